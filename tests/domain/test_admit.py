@@ -109,7 +109,7 @@ def test_law_1_nobody_but_admit_makes_an_admission() -> None:
             made_by=object(),
         )
     with pytest.raises((TypeError, ValueError)):
-        replace(admission, until=NOON + 9 * HOUR)  # type: ignore[call-arg] - what mypy refuses, run-time refuses too
+        replace(admission, until=NOON + 9 * HOUR)  # type: ignore[call-arg]  # run-time refuses too
     assert copy.copy(admission).until == admission.until
 
 
