@@ -1,31 +1,43 @@
-"""Alembic, driven from the program: the scripts are package data and there is no ini file."""
+"""Alembic, driven from the program: the scripts are package data; there is no ini file, no env.py and no other way."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Final
 
 import sqlalchemy as sa
-from alembic import command
 from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
 
+from broker.store import schema
 
-def configuration() -> Config:
-    """Alembic's settings: where the scripts are, nothing else."""
+_SCRIPTS: Final = Path(__file__).parent / "migrations"
+
+
+def _directory() -> tuple[Config, ScriptDirectory]:
     config = Config()
     # A percent sign in a path would be read as an interpolation.
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-    return config
+    config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
+    return config, ScriptDirectory.from_config(config)
 
 
 def upgrade(engine: sa.Engine) -> None:
-    """Run every missing migration in one transaction."""
-    config = configuration()
-    with engine.connect() as conn, conn.begin():
-        config.attributes["connection"] = conn
-        command.upgrade(config, "head")
+    """Run every missing migration, all in one transaction on both databases."""
+    config, scripts = _directory()
+
+    def missing(found: Any, _context: Any) -> Any:
+        return scripts._upgrade_revs("head", found)  # the name Alembic's own documentation gives for this use
+
+    with engine.connect() as conn, conn.begin(), EnvironmentContext(config, scripts, fn=missing) as environment:
+        # transactional_ddl: Alembic thinks SQLite has none; our own BEGIN IMMEDIATE holds the whole upgrade.
+        environment.configure(
+            connection=conn, target_metadata=schema.site.metadata, render_as_batch=True, transactional_ddl=True
+        )
+        with environment.begin_transaction():
+            environment.run_migrations()
 
 
 def newest() -> str | None:
     """The version the scripts lead to."""
-    return ScriptDirectory.from_config(configuration()).get_current_head()
+    return _directory()[1].get_current_head()
