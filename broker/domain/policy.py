@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from broker.domain.capability import Capability, CapabilityKind
+from broker.domain.capability import Capability, CapabilityKind, show_capabilities
 from broker.domain.grant import Grant, GrantState, Terms
 from broker.domain.ids import GrantId
 from broker.domain.inventory import REACHABLE_STATES, Asset, AssetClass, Site, Vendor
@@ -241,6 +241,7 @@ def _overlap(one: Terms, other: Terms) -> Terms | None:
 class Facts:
     """All the store knows for one decision at the gate.
 
+    also: capabilities that the door needs beside the first, as a file-transfer subsystem that both reads and writes.
     certificate_grant, certificate_until: of the gate certificate by which the engineer came in, None after key and code.
     live_sessions: of this grant, this one's own not counted. can_record: free space is above the floor.
     """
@@ -253,6 +254,7 @@ class Facts:
     grant: Grant | None
     window: CommissioningWindow | None
     capability: Capability
+    also: frozenset[Capability] = frozenset()
     certificate_grant: GrantId | None = None
     certificate_until: datetime | None = None
     live_sessions: int = 0
@@ -308,10 +310,9 @@ def admit(facts: Facts, *, now: datetime) -> Admission | Refusal:
         return Refusal(Reason.ASSET_NOT_READY, f"{asset.login} is {asset.state.value}; ask the site owner")
     if asset.host_key is None:
         return Refusal(Reason.NO_HOST_KEY, "ask the site's admin to pin it")
-    if facts.capability not in grant.terms.capabilities:  # (6) an empty set never means "any"
-        return Refusal(
-            Reason.NOT_GRANTED, f"{facts.capability} was not granted; ask again with --needs {facts.capability}"
-        )
+    if missing := ({facts.capability} | facts.also) - grant.terms.capabilities:  # (6) an empty set never means "any"
+        named = show_capabilities(missing)
+        return Refusal(Reason.NOT_GRANTED, f"{named} was not granted; ask again with --needs {named}")
     account = facts.account or (asset.accounts[0] if asset.accounts else None)
     if account is None or account not in asset.accounts:
         return Refusal(Reason.ACCOUNT_UNKNOWN, f"accounts: {', '.join(asset.accounts)}")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.domain.capability import SFTP_READ
+from broker.domain.capability import SFTP_READ, SFTP_WRITE
 from broker.domain.ids import AssetId, GrantId, PersonId
 from broker.domain.inventory import AssetState
 from broker.domain.policy import Admission, Facts, Reason, Refusal, admit
@@ -119,6 +119,17 @@ def test_a_grant_of_another_person_or_for_another_asset_is_no_grant() -> None:
         decision = admit(facts, now=NOON)
         assert isinstance(decision, Refusal)
         assert decision.reason is Reason.NO_GRANT
+
+
+def test_a_door_that_needs_two_capabilities_opens_with_both_and_not_with_one() -> None:
+    grant = a_grant()
+    both = replace(grant, terms=replace(grant.terms, capabilities=frozenset({SFTP_READ, SFTP_WRITE})))
+    one = replace(grant, terms=replace(grant.terms, capabilities=frozenset({SFTP_READ})))
+    wanted = {"capability": SFTP_READ, "also": frozenset({SFTP_WRITE})}
+    assert isinstance(admit(some_facts(grant=both, **wanted), now=NOON), Admission)
+    refused = admit(some_facts(grant=one, **wanted), now=NOON)
+    assert isinstance(refused, Refusal)
+    assert (refused.reason, "sftp-write" in refused.hint) == (Reason.NOT_GRANTED, True)
 
 
 def test_an_empty_set_of_capabilities_never_means_any() -> None:
