@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from broker.domain.capability import show_capabilities
 from broker.domain.errors import BrokerError, Code
 from broker.domain.grant import Grant, Terms
-from broker.domain.ids import AccessRequestId, AssetId, GrantId, PersonId, SessionId, SiteId
+from broker.domain.ids import AccessRequestId, AssetId, GrantId, PersonId, SessionId, SiteId, quoted
 from broker.domain.window import Interval
 from broker.store.db import Tx
 from broker.store.requests import read_capabilities
@@ -73,6 +73,13 @@ def load(tx: Tx, grant_id: str) -> Grant | None:
     """The grant of that id."""
     row = tx.conn.execute(_BY_ID, {"wanted": grant_id}).one_or_none()
     return None if row is None else grants_of(tx, [row])[0]
+
+
+def require(tx: Tx, grant_id: str) -> Grant:
+    """The grant of that id. Raises BrokerError(NOT_FOUND): for doors of the site's own people only."""
+    if (grant := load(tx, grant_id)) is None:
+        raise BrokerError(Code.NOT_FOUND, f"no such grant: {quoted(grant_id)}")
+    return grant
 
 
 def of_request(tx: Tx, request_id: AccessRequestId) -> Grant | None:

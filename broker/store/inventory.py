@@ -219,6 +219,18 @@ def assets(tx: Tx, site: Site | None = None, *, ids: Iterable[AssetId] | None = 
     return [asset_of(row) for row in tx.conn.execute(asked)]
 
 
+def assets_called(tx: Tx, name: str, site_ids: Iterable[SiteId]) -> list[Asset]:
+    """The assets at these sites that a person may mean by ASSET.SITE or by ASSET; none when the text is no such name."""
+    try:
+        wanted = parse_login(name)
+    except BrokerError:
+        return []
+    asked = ASSETS.where(_asset.c.name == wanted.asset, _asset.c.site_id.in_(list(site_ids)))
+    if wanted.site is not None:
+        asked = asked.where(_site.c.name == wanted.site)
+    return [] if wanted.account is not None else [asset_of(row) for row in tx.conn.execute(asked)]
+
+
 def set_asset_state(tx: Tx, asset: Asset, state: AssetState, *, by: str) -> None:
     """Move an asset to a state; a state it is in already changes nothing and is not told."""
     if asset.state is not state:

@@ -98,25 +98,34 @@ def insert_streams(tx: Tx, session: Session, channel: int, kind: ChannelKind) ->
     return tuple(str(row["path"]) for row in rows)
 
 
+def close_stream(
+    tx: Tx, session_id: SessionId, head: StreamHead, *, state: str, duration_us: int | None = None
+) -> None:
+    """Close one stream with its head, once. state: closed, interrupted or damaged."""
+    tx.conn.execute(
+        sa.update(_stream)
+        .where(_stream.c.session_id == session_id, _stream.c.name == head.stream, _stream.c.state == "open")
+        .values(state=state, length=head.length, sha256=head.sha256, closed_at=tx.now, duration_us=duration_us)
+    )
+
+
 def close_streams(
     tx: Tx,
     session_id: SessionId,
+    channel: int,
     heads: Iterable[StreamHead],
     *,
     state: str,
-    channel: int | None = None,
     duration_us: int | None = None,
 ) -> None:
-    """Close the streams with their heads; those still open of the channel (None: of the session) without a head close too."""
-    mine = _stream.c.session_id == session_id
+    """Close a channel's streams with their heads; one still open without a head is damaged."""
     for head in heads:
-        tx.conn.execute(
-            sa.update(_stream)
-            .where(mine, _stream.c.name == head.stream, _stream.c.state == "open")
-            .values(state=state, length=head.length, sha256=head.sha256, closed_at=tx.now, duration_us=duration_us)
-        )
-    rest = sa.update(_stream).where(mine, _stream.c.state == "open").values(state="damaged", closed_at=tx.now)
-    tx.conn.execute(rest if channel is None else rest.where(_stream.c.channel == channel))
+        close_stream(tx, session_id, head, state=state, duration_us=duration_us)
+    tx.conn.execute(
+        sa.update(_stream)
+        .where(_stream.c.session_id == session_id, _stream.c.channel == channel, _stream.c.state == "open")
+        .values(state="damaged", closed_at=tx.now)
+    )
 
 
 def streams(tx: Tx, session_id: SessionId) -> list[Stream]:

@@ -11,8 +11,9 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from broker.domain.capability import Capability, parse_capabilities, show_capabilities
+from broker.domain.errors import BrokerError, Code
 from broker.domain.grant import Terms
-from broker.domain.ids import AccessRequestId, ApprovalId, AssetId, PersonId, SiteId
+from broker.domain.ids import AccessRequestId, ApprovalId, AssetId, PersonId, SiteId, quoted
 from broker.domain.people import Person
 from broker.domain.policy import ApprovalFacts
 from broker.domain.request import TRANSITIONS, AccessRequest, ShownState, State, Step
@@ -82,6 +83,13 @@ def load(tx: Tx, request_id: str) -> AccessRequest | None:
     return None if row is None else _all_of(tx, [row])[0]
 
 
+def require(tx: Tx, request_id: str) -> AccessRequest:
+    """The request of that id. Raises BrokerError(NOT_FOUND): for doors of the site's own people only."""
+    if (request := load(tx, request_id)) is None:
+        raise BrokerError(Code.NOT_FOUND, f"no such request: {quoted(request_id)}")
+    return request
+
+
 def requests(
     tx: Tx,
     *,
@@ -143,7 +151,11 @@ def load_decision(tx: Tx, request_id: AccessRequestId) -> Decision | None:
 def insert_approval(
     tx: Tx, request: AccessRequest, *, owner_id: PersonId, terms: Terms, complete: bool, door: str
 ) -> Approval:
-    """Keep one owner's yes; the caller has seen that this owner has given none."""
+    """Keep one owner's yes; a later one of the same owner stands in its place, the ledger has both."""
+    earlier = sa.select(_approval.c.id).where(_approval.c.request_id == request.id, _approval.c.owner_id == owner_id)
+    for approval_id in tx.conn.execute(earlier).scalars().all():
+        tx.conn.execute(sa.delete(_approval_asset).where(_approval_asset.c.approval_id == approval_id))
+        tx.conn.execute(sa.delete(_approval).where(_approval.c.id == approval_id))
     given = Approval(
         id=ApprovalId(tx.new_id("apv")),
         request_id=request.id,

@@ -1,0 +1,116 @@
+"""How channels and sessions end: by themselves, by somebody's act, or by a crash. Reached through `broker.gate`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from broker.domain.audit import ChannelClosed, SessionClosed, StreamHead
+from broker.domain.ids import SessionId
+from broker.domain.live import Moved
+from broker.domain.session import EndReason
+from broker.store import ledger, recordings, sessions
+from broker.store.db import Tx
+from broker.store.sessions import Standing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What the recorder found of one stream that a crash left open. state: closed, interrupted or damaged; sha256 in hex."""
+
+    length: int
+    sha256: str
+    state: str = "interrupted"
+    duration_us: int | None = None
+
+
+def leave_channel(
+    tx: Tx,
+    *,
+    session_id: SessionId,
+    channel: int,
+    state: str,
+    exit: str | None,
+    heads: Iterable[StreamHead],
+    duration_us: int | None = None,
+) -> bool:
+    """Close one channel with the heads of its streams; False, and no second entry, when it is closed already.
+
+    state: closed, interrupted or damaged; exit: status or signal as text. A stream without a head is damaged.
+    """
+    if not sessions.close_channel(tx, session_id, channel, state=state, exit_text=exit):
+        return False
+    kept = tuple(heads)
+    recordings.close_streams(tx, session_id, channel, kept, state=state, duration_us=duration_us)
+    ledger.append(tx, ChannelClosed(session_id=session_id, channel=channel, state=state, exit=exit, heads=kept))
+    return True
+
+
+def leave(
+    tx: Tx, *, session_id: SessionId, reason: EndReason, by: str | None = None, heads: Iterable[StreamHead] = ()
+) -> bool:
+    """Close a session, naming every stream and its final head; False when it is closed already.
+
+    heads: of streams not closed yet; channels still open close with it as interrupted.
+    """
+    if not sessions.close_session(tx, session_id, reason):
+        return False
+    late = tuple(heads)
+    for channel in sessions.channels(tx, session_id):
+        if channel.closed_at is None:
+            mine = [head for head in late if head.stream.startswith(f"{channel.number:02d}.")]
+            leave_channel(tx, session_id=session_id, channel=channel.number, state="interrupted", exit=None, heads=mine)
+    final = tuple(one.head for one in recordings.streams(tx, session_id) if one.head is not None)
+    ledger.append(tx, SessionClosed(session_id=session_id, reason=reason, by=by, heads=final))
+    return True
+
+
+def standing(tx: Tx, session_ids: Iterable[SessionId]) -> dict[SessionId, EndReason | Moved | None]:
+    """What the facts as they are now mean for live sessions; asked after any change of the ledger.
+
+    None: it stands as its row says. Moved: its end is another than in its row. EndReason: it must end; so does one unknown.
+    Time alone is not judged here, the live session does that with two clocks.
+    """
+    wanted = list(session_ids)
+    found: dict[SessionId, EndReason | Moved | None] = dict.fromkeys(wanted, EndReason.INTERRUPTED)
+    if wanted:
+        found.update({one.id: _judge(one, tx.now) for one in sessions.standings(tx, wanted)})
+    return found
+
+
+def _judge(one: Standing, now: datetime) -> EndReason | Moved | None:
+    if one.killed_at is not None or one.suspended_at is not None:
+        return EndReason.KILLED
+    if one.ended_at is not None:
+        return EndReason.INTERRUPTED
+    if one.revoked_at is not None:
+        return EndReason.REVOKED
+    if one.handed_back_at is not None:
+        return EndReason.HANDED_BACK
+    if one.disabled or not one.key_stands:
+        return EndReason.DISABLED
+    if one.window_closed_at is not None and one.window_closed_at <= now:
+        return EndReason.WINDOW_CLOSED
+    closes = one.window_closes if one.window_closed_at is None else min(one.window_closes, one.window_closed_at)
+    until = min(one.grant_closes, closes, one.longest_until)
+    return None if until == one.until else Moved(until)
+
+
+def recover(tx: Tx, *, node: str, findings: Mapping[str, Finding]) -> list[SessionId]:
+    """Close what a crash of this bastion has left open, as interrupted, with the heads found; gives the sessions.
+
+    findings: by the stream's path relative to recordings/; a stream without one is damaged. Source: E12.
+    """
+    recovered = []
+    for session in sessions.open_sessions_of(tx, node):
+        open_ones = [one for one in recordings.streams(tx, session.id) if one.state == "open"]
+        heads = []
+        for one in open_ones:
+            if (found := findings.get(one.path)) is not None:
+                head = StreamHead(stream=one.name, length=found.length, sha256=found.sha256)
+                heads.append(head)
+                recordings.close_stream(tx, session.id, head, state=found.state, duration_us=found.duration_us)
+        leave(tx, session_id=session.id, reason=EndReason.INTERRUPTED, heads=heads)
+        recovered.append(session.id)
+    return recovered
