@@ -1,0 +1,234 @@
+"""One SSH connection of an engineer: what it may open, and the session it becomes when its login names an asset.
+
+Source: security.md CHN-1 to CHN-5, PRE-4, PRE-5; asyncssh.md 3 and 5.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, NoReturn, Protocol
+from zoneinfo import ZoneInfo
+
+import asyncssh
+
+from broker.bastion.commands import Desk
+from broker.bastion.console import Console
+from broker.bastion.doors import Admitter, Door, Opened, bounded_channel
+from broker.bastion.evidence import ChannelRecording
+from broker.bastion.login import House, Login
+from broker.bastion.sessions import AssetSession
+from broker.bastion.transport import Valve
+from broker.domain.capability import SFTP_WRITE, Capability
+from broker.domain.errors import BrokerError
+from broker.domain.ids import Login as AssetLogin
+from broker.domain.ids import SessionId, parse_login
+from broker.domain.policy import Reason, Refusal
+from broker.domain.session import ChannelKind, EndReason
+from broker.gate import Entered, Proof
+from recorder.writer import RecordingFailed
+
+log = logging.getLogger("broker.bastion")
+_AWAY: Final = Refusal(Reason.CANNOT_RECORD, "temporarily unavailable; try again in a minute")
+
+
+class Bastion(House, Protocol):
+    """What a connection asks of the running bastion beside the login."""
+
+    channels_max: int
+    refused_max: int
+    idle_s: float
+    login_s: float
+
+    @property
+    def desk(self) -> Desk: ...
+    def arrived(self, connection: Connection) -> bool: ...
+    def logged_in(self, connection: Connection) -> None: ...
+    def went(self, connection: Connection) -> None: ...
+    def is_asset_name(self, text: str) -> bool: ...
+    async def enter(
+        self, proof: Proof, login: AssetLogin, wish: Wish, session_id: SessionId | None
+    ) -> Entered | Refusal: ...
+    def make_session(self, connection: Connection, entered: Entered) -> AssetSession: ...
+    def channel_closed(self, session_id: SessionId, opened: Opened, exit_text: str | None) -> None: ...
+    def refused(self, proof: Proof, asked: str, what: str, reason: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What one channel asks for."""
+
+    kind: ChannelKind
+    capability: Capability
+    command: str | None
+    also: frozenset[Capability] = frozenset()
+
+
+class Connection(Login, Admitter):
+    """The server side of one connection: login, then console or doors; everything else is refused with a reason."""
+
+    def __init__(self, bastion: Bastion) -> None:
+        super().__init__(bastion)
+        self.bastion = bastion
+        self.session: AssetSession | None = None
+        self._channels = 0
+        self._refused = 0
+        self._entering = asyncio.Lock()
+        self._watch: asyncio.TimerHandle | None = None
+        self._told = False
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        super().connection_made(conn)
+        self.valve = Valve(conn)
+        if not self.bastion.arrived(self):
+            conn.abort()  # no byte is sent; connection_lost follows
+            return
+        # asyncssh's own login timeout does not cover what a validator waits for; this one covers everything.
+        self._watch = asyncio.get_running_loop().call_later(self.bastion.login_s, self._too_slow)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.valve.open_for_good()
+        self.bastion.went(self)
+        if self._watch is not None:
+            self._watch.cancel()
+        if self.session is not None:
+            self.session.finish(EndReason.DONE if exc is None else EndReason.CONNECTION_LOST)
+
+    def auth_completed(self) -> None:
+        super().auth_completed()
+        if self.proof is None:
+            self.cut()
+            return
+        self.bastion.logged_in(self)
+        self._await_channel()
+
+    def cut(self) -> None:
+        """Close the connection now."""
+        if self.conn is not None:
+            self.conn.abort()
+
+    # What may be opened
+    def session_requested(self) -> Any:
+        proof = self._who()
+        if self._channels >= self.bastion.channels_max:
+            self._no("session", "too many channels", asyncssh.OPEN_RESOURCE_SHORTAGE)
+        if self.conn is None:
+            self._no("session", "closed")
+        self._channels += 1
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        chan = bounded_channel(self.conn, lambda what: self._note(what, "not granted here"))
+        if not self.names_asset:
+            return chan, Console(self.bastion.desk, proof, gone=self.channel_gone)
+        return chan, Door(self)
+
+    def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> Any:
+        self._no("direct-tcpip", "forwards are not granted here")
+
+    def unix_connection_requested(self, dest_path: str) -> Any:
+        self._no("direct-streamlocal", "forwards are not granted here")
+
+    def server_requested(self, listen_host: str, listen_port: int) -> bool:
+        self._note("tcpip-forward", "forwards are not granted here")
+        return False
+
+    def unix_server_requested(self, listen_path: str) -> bool:
+        self._note("streamlocal-forward", "forwards are not granted here")
+        return False
+
+    def tun_requested(self, unit: int | None) -> Any:
+        self._no("tun", "tunnels are not granted here")
+
+    def tap_requested(self, unit: int | None) -> Any:
+        self._no("tap", "tunnels are not granted here")
+
+    @property
+    def names_asset(self) -> bool:
+        """True when the login is the name of an asset; every other one opens the console."""
+        return self.login is not None and self.bastion.is_asset_name(self.login)
+
+    # Admission
+    async def admit(self, kind: ChannelKind, capability: Capability, command: str | None) -> Opened | Refusal:
+        """Decide on one channel, open its recording, join it to the session; nothing is dialled yet."""
+        also = frozenset({SFTP_WRITE}) if kind is ChannelKind.SFTP else frozenset[Capability]()
+        try:
+            async with self._entering:  # the first channel makes the session, the others join it
+                entered = await self._enter(Wish(kind, capability, command, also))
+                if isinstance(entered, Refusal):
+                    self._refused += 1
+                    return entered
+                if self.session is None:
+                    self.session = self.bastion.make_session(self, entered)
+            opening = {"kind": kind.value, "asset": entered.admission.asset.id, "account": entered.admission.account}
+            opening |= {"command": command} if command is not None else {}
+            recording = ChannelRecording(self.session.place, channel=entered.channel, kind=kind, opening=opening)
+        except RecordingFailed as error:
+            log.error("a recording could not be opened: %s", error)
+            if self.session is not None:
+                self.session.end(EndReason.NOT_RECORDED, "the session cannot be recorded")
+            return Refusal(Reason.CANNOT_RECORD, "tell the site")
+        except (BrokerError, OSError):
+            log.exception("a channel could not be decided on")
+            return _AWAY
+        return Opened(self.session, entered.channel, recording, self._greeting(entered))
+
+    def channel_closed(self, opened: Opened, exit_text: str | None) -> None:
+        self.bastion.channel_closed(opened.session.id, opened, exit_text)
+
+    async def _enter(self, wish: Wish) -> Entered | Refusal:
+        proof = self._who()
+        if self.session is not None and self.session.live.ended is not None:
+            return Refusal(Reason.OVER, "the session has ended; connect again")
+        return await self.bastion.enter(
+            proof, parse_login(self.login or ""), wish, None if self.session is None else self.session.id
+        )
+
+    def _greeting(self, entered: Entered) -> str:
+        told, self._told = self._told, True
+        if told:
+            return ""
+        until = entered.admission.until
+        return (
+            f"wicketgate: {entered.admission.asset.login} as {entered.admission.account}, grant {entered.grant.id}, "
+            f"until {_local(until, entered.site.time_zone)} ({until:%H:%M} UTC); this session is recorded"
+        )
+
+    # Counting and refusing
+    def channel_gone(self) -> None:
+        """A channel is over; a connection without any is closed after a while."""
+        self._channels -= 1
+        if self._channels == 0:
+            self._await_channel()
+
+    def _await_channel(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+        self._watch = asyncio.get_running_loop().call_later(self.bastion.idle_s, self._too_slow)
+
+    def _too_slow(self) -> None:
+        self._watch = None
+        if not self.is_in or self._channels == 0:
+            self.cut()
+
+    def _who(self) -> Proof:
+        if self.proof is None or not self.is_in:
+            raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "not logged in")
+        return self.proof
+
+    def _no(self, what: str, reason: str, code: int = asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED) -> NoReturn:
+        self._note(what, reason)
+        raise asyncssh.ChannelOpenError(code, reason)
+
+    def _note(self, what: str, reason: str) -> None:
+        self._refused += 1
+        if self.proof is not None and self.is_in:
+            self.bastion.refused(self.proof, self.login or "", what, reason)
+        if self._refused > self.bastion.refused_max:
+            self.cut()
+
+
+def _local(instant: datetime, zone: str) -> str:
+    return f"{instant.astimezone(ZoneInfo(zone)):%Y-%m-%d %H:%M:%S %Z}"

@@ -1,0 +1,150 @@
+"""The bastion's side of the recorder: which piece of traffic goes into which stream of a channel's recording."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from broker.domain.audit import StreamHead
+from broker.domain.ids import SessionId
+from broker.domain.live import Batch, Direction, Piece, Verb
+from broker.domain.session import ChannelKind
+from recorder.format import Code, Header, StreamClass
+from recorder.writer import GroupSync, RecordingFailed, SessionClock, StreamWriter
+
+_DOWN: Final = {Verb.DATA: Code.OUT, Verb.STDERR: Code.ERR, Verb.EOF: Code.EOF}
+_UP: Final = {Verb.DATA: Code.IN, Verb.EOF: Code.EOF}
+RECORD_MAX_BYTES: Final = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where and by what clocks the streams of one session are written. node, boot: which machine, which start of it."""
+
+    folder: Path
+    session_id: SessionId
+    node: str
+    boot: str
+    clock: SessionClock
+    wall_ms: Callable[[], int]
+    sync: GroupSync
+
+
+class ChannelRecording:
+    """The streams of one channel: screen and typed, or wire for a file-transfer subsystem. Opened before the asset is dialled.
+
+    Raises recorder.writer.RecordingFailed from the constructor and from `put`; it is final.
+    """
+
+    def __init__(self, place: Place, *, channel: int, kind: ChannelKind, opening: dict[str, str]) -> None:
+        self.heads: tuple[StreamHead, ...] = ()
+        self.sealed = False
+        self._place = place
+        classes = [StreamClass.WIRE] if kind is ChannelKind.SFTP else [StreamClass.SCREEN, StreamClass.TYPED]
+        self._writers: dict[StreamClass, StreamWriter] = {}
+        try:
+            for klass in classes:
+                header = Header(
+                    v=1,
+                    session=place.session_id,
+                    stream=f"{channel:02d}.{klass.value}",
+                    channel=channel,
+                    klass=klass,
+                    kind=kind.value,
+                    node=place.node,
+                    boot=place.boot,
+                    wall_ms=place.wall_ms(),
+                    seal="none",
+                    after="",
+                )
+                writer = StreamWriter(place.folder, header, clock=place.clock, wall_ms=place.wall_ms)
+                self._writers[klass] = writer
+                place.sync.register(writer)
+        except BaseException:
+            self.abandon()
+            raise
+        self._first = self._writers[classes[0]]
+        self._first.put(Code.MARK, _json({"opened": opening}))
+
+    def put(self, batch: Batch) -> None:
+        """Take a batch; returns once write(2) has taken every piece of it. Raises RecordingFailed. Source: law 4, E1."""
+        if StreamClass.WIRE in self._writers:
+            self._put(StreamClass.WIRE, [self._wire(batch.direction, piece) for piece in batch.pieces])
+        elif batch.direction is Direction.DOWN:
+            self._put(StreamClass.SCREEN, [_down(piece) for piece in batch.pieces])
+        else:
+            self._put(StreamClass.TYPED, [_up(piece) for piece in batch.pieces if piece.verb is not Verb.RESIZE])
+            sizes = [(Code.RESIZE, piece.data) for piece in batch.pieces if piece.verb is Verb.RESIZE]
+            self._put(StreamClass.SCREEN, sizes)
+
+    def mark(self, what: str, text: str) -> None:
+        """Note what the bastion itself told the engineer, or why it ended. Raises RecordingFailed."""
+        self._first.put(Code.MARK, _json({what: text}))
+
+    def close(self, reason: str) -> None:
+        """Seal every stream and keep the heads; a stream that cannot be sealed keeps the head it has."""
+        if self.heads:
+            return
+        self.sealed = True
+        for writer in self._writers.values():
+            self._place.sync.unregister(writer)
+            try:
+                writer.close(reason)
+            except (RecordingFailed, OSError):
+                self.sealed = False
+                writer.abandon()
+        self._keep_heads()
+
+    def abandon(self) -> None:
+        """Let go of the files without an END: after a failure, the truth is that they were cut."""
+        for writer in self._writers.values():
+            self._place.sync.unregister(writer)
+            writer.abandon()
+        self._keep_heads()
+
+    def _keep_heads(self) -> None:
+        heads = [(klass, writer, writer.head()) for klass, writer in self._writers.items()]
+        self.heads = tuple(
+            StreamHead(stream=writer.path.stem, length=head.length, sha256=head.sha256) for _, writer, head in heads
+        )
+
+    def _put(self, klass: StreamClass, items: list[tuple[Code, bytes]]) -> None:
+        if items:
+            self._writers[klass].put_batch(items)
+
+    @staticmethod
+    def _wire(direction: Direction, piece: Piece) -> tuple[Code, bytes]:
+        if piece.verb is Verb.DATA:
+            return (Code.TO_ASSET if direction is Direction.UP else Code.FROM_ASSET), piece.data
+        return _up(piece) if direction is Direction.UP else _down(piece)
+
+
+def _down(piece: Piece) -> tuple[Code, bytes]:
+    if piece.verb in _DOWN:
+        return _DOWN[piece.verb], piece.data
+    return Code.EXIT, _json({piece.verb.value: piece.data.decode("utf-8", "backslashreplace")})
+
+
+def _up(piece: Piece) -> tuple[Code, bytes]:
+    if piece.verb in _UP:
+        return _UP[piece.verb], piece.data
+    return Code.MARK, _json({piece.verb.value: piece.data.decode("utf-8", "backslashreplace")})
+
+
+def size_piece(columns: int, rows: int) -> Piece:
+    """A change of the terminal's size as traffic: two u16, little-endian, clamped to what an emulator can bear."""
+    return Piece(Verb.RESIZE, struct.pack("<HH", max(1, min(columns, 65535)), max(1, min(rows, 65535))))
+
+
+def piece_size(piece: Piece) -> tuple[int, int]:
+    """Columns and rows of a resize piece."""
+    columns, rows = struct.unpack("<HH", piece.data)
+    return int(columns), int(rows)
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()

@@ -1,0 +1,428 @@
+"""The running bastion: what logins, doors and the control socket ask of it, and the rows that follow from what happens."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+import asyncssh
+
+from broker import desk, identity
+from broker.bastion.commands import Desk
+from broker.bastion.connection import Connection, Wish
+from broker.bastion.doors import Opened
+from broker.bastion.evidence import Place
+from broker.bastion.login import plain_address
+from broker.bastion.sessions import AssetSession, Ending
+from broker.bastion.upstream import AssetLeg, HostKeyMismatch, UpstreamError, dial
+from broker.clock import Clock, moment, wall_ms
+from broker.domain.audit import HostKeyChanged, RecordingFailed
+from broker.domain.errors import BrokerError, Code
+from broker.domain.ids import Login as AssetLogin
+from broker.domain.ids import SessionId, parse_login
+from broker.domain.live import LiveSession
+from broker.domain.policy import Admission, Refusal
+from broker.domain.session import EndReason
+from broker.gate import Entered, Limits, Proof, enter, leave, leave_channel, record_refusal
+from broker.identity import Seal, TryLimits
+from broker.openssh import parse_certificate, parse_key_blob
+from broker.settings import Home, Settings
+from broker.signer.client import SignerClient
+from broker.store import grants, inventory, ledger, people
+from broker.store.db import Database, Tx
+from recorder.writer import GroupSync, SessionClock, StreamWriter, free_space
+from recorder.writer import RecordingFailed as WriterFailed
+
+log = logging.getLogger("broker.bastion")
+NAMES_LIVE_S: Final = 2.0
+"""How old the bastion's list of asset names may be: it only tells console from asset, never who may enter."""
+RETRY_S: Final = (0.2, 1.0, 5.0, 15.0, 60.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Which machine this is, and which start of it, for rows and recordings."""
+
+    node: str
+    boot: str
+
+
+class RunningBastion:
+    """One process's live state; everything that outlives it is in the database or in the recordings."""
+
+    def __init__(
+        self, home: Home, settings: Settings, clock: Clock, db: Database, machine: Machine, gate_ca: asyncssh.SSHKey
+    ) -> None:
+        self.live_sessions: dict[SessionId, AssetSession] = {}
+        self.signer = SignerClient(home.signer_socket)
+        self.port = 0
+        self.tries_per_connection = settings.tries_per_connection
+        self.channels_max = settings.channels_per_connection_max
+        self.refused_max = settings.refused_channels_max
+        self.idle_s = settings.idle_without_channel_s
+        self.login_s = settings.login_timeout_s
+        self.db = db
+        self.clock = clock
+        self.settings = settings
+        self._home = home
+        self._machine = machine
+        self._gate_ca = gate_ca.public_data
+        self._seal = Seal(home.read_seal_key())
+        self._limits = Limits(
+            most_sessions=settings.sessions_per_grant_max,
+            longest_session=timedelta(seconds=settings.longest_session_s),
+        )
+        self._try_limits = TryLimits(
+            per_person=settings.tries_per_person,
+            per_source=settings.tries_per_source,
+            window=timedelta(seconds=settings.tries_window_s),
+        )
+        self._waiting: Counter[str] = Counter()
+        self._pending: set[Connection] = set()
+        self._names: frozenset[str] = frozenset()
+        self._chores: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        self.sync = GroupSync(self._sync_failed)
+
+    @property
+    def desk(self) -> Desk:
+        """What the console works on."""
+        return Desk(self.db, self.clock, self.settings, self.signer, self.port)
+
+    # Connections before and after login
+    def arrived(self, connection: Connection) -> bool:
+        """Count a connection that has not logged in; False when there is no room for it. Source: PRE-4."""
+        source = connection.source
+        if (
+            len(self._pending) >= self.settings.unauthenticated_max
+            or self._waiting[source] >= self.settings.unauthenticated_per_source_max
+        ):
+            return False
+        self._pending.add(connection)
+        self._waiting[source] += 1
+        return True
+
+    def logged_in(self, connection: Connection) -> None:
+        """The connection is somebody's now; it no longer takes a stranger's place."""
+        self._forget(connection)
+        if connection.proof is not None:
+            self.chore(self.came_in(connection.proof))
+
+    def went(self, connection: Connection) -> None:
+        """The connection is gone."""
+        self._forget(connection)
+
+    def _forget(self, connection: Connection) -> None:
+        if connection in self._pending:
+            self._pending.discard(connection)
+            self._waiting[connection.source] -= 1
+            self._waiting += Counter()  # drops the zeros
+
+    # Logins
+    def is_gate_ca(self, key: asyncssh.SSHKey) -> bool:
+        """True for the one CA that signs what vendors carry. Source: CRT-1, CRT-3."""
+        return key.public_data == self._gate_ca
+
+    async def is_enrolled(self, blob: bytes) -> bool:
+        """True for a key somebody enrolled; says nothing about who offers it."""
+        fingerprint = parse_key_blob(blob).fingerprint
+        return await self.db.look(people.key_owner, fingerprint) is not None
+
+    async def judge_key(self, login: str, blob: bytes, source: str) -> Proof | None:
+        """Whose key signed; a disabled person's opens nothing, and looks like an unknown one."""
+        key = parse_key_blob(blob)
+        person = await self.db.look(people.key_owner, key.fingerprint)
+        if person is None or person.disabled_at is not None:
+            return None
+        return Proof(
+            person_id=person.id,
+            key_fingerprint=key.fingerprint,
+            public_key=key.line.encode(),
+            factors="key+code",
+            source=source,
+        )
+
+    async def judge_certificate(self, login: str, blob: bytes, source: str) -> Proof | None:
+        """Hold a gate certificate against what was issued: parsed strictly, known by serial, from its address, for this login."""
+        try:
+            found = parse_certificate(blob)
+        except BrokerError as error:
+            log.info("a certificate was refused: %s", error.detail)
+            return None
+        now = self.clock.now()
+        if (
+            found.type != "user"
+            or found.signer.blob != self._gate_ca
+            or not found.principals
+            or login not in found.principals
+        ):
+            return None
+        if not found.holds(now) or not _comes_from(source, found.critical_options):
+            return None
+
+        def read(tx: Tx) -> Any:
+            issued = grants.load_certificate(tx, found.serial)
+            return issued, people.key_owner(tx, found.key.fingerprint)
+
+        issued, person = await self.db.look(read)
+        if issued is None or issued.purpose != "gate" or person is None or person.disabled_at is not None:
+            return None
+        if issued.key_fingerprint != found.key.fingerprint or issued.key_id != found.key_id:
+            return None
+        return Proof(
+            person_id=person.id,
+            key_fingerprint=found.key.fingerprint,
+            public_key=found.key.line.encode(),
+            factors="certificate",
+            source=source,
+            certificate_serial=str(found.serial),
+            certificate_grant=issued.grant_id,
+            certificate_until=found.valid_before,
+        )
+
+    async def judge_code(self, proof: Proof, code: str) -> bool:
+        """Spend one code: the try is stored before it is compared. Source: AUT-3 to AUT-5."""
+        about: dict[str, Any] = {
+            "person_id": proof.person_id,
+            "name": proof.person_id,
+            "source": proof.source,
+            "door": "ssh",
+        }
+        reserved = await self.db.run(identity.reserve_try, limits=self._try_limits, **about)
+        if isinstance(reserved, identity.Locked):
+            return False
+        good = await self.db.run(
+            identity.spend_code, person_id=proof.person_id, code=code, seal=self._seal, try_id=reserved
+        )
+        if not good:
+            await self.db.run(identity.finish_login, why="wrong code", **about)
+        return good
+
+    async def came_in(self, proof: Proof) -> None:
+        """The ledger's entry of a login."""
+        await self._keep(
+            identity.finish_login,
+            person_id=proof.person_id,
+            name=proof.person_id,
+            door="ssh",
+            factors=proof.factors,
+            source=proof.source,
+            key=proof.key_fingerprint,
+        )
+
+    # Doors
+    def is_asset_name(self, text: str) -> bool:
+        """Whether a login names an asset; any other login opens the console. Says nothing about who may enter."""
+        try:
+            wanted = parse_login(text)
+        except BrokerError:
+            return False
+        name = wanted.asset if wanted.site is None else f"{wanted.asset}.{wanted.site}"
+        return name in self._names
+
+    async def keep_names(self) -> None:
+        """Keep the list of asset names fresh; a task of its own, so that no login waits for it."""
+        mark = -1
+        while True:
+            try:
+                moved = await asyncio.to_thread(self.db.change_mark)
+                if moved != mark:
+                    await self.read_names()
+                    mark = moved
+            except BrokerError as error:
+                log.warning("asset names cannot be read: %s", error.detail)
+            await asyncio.sleep(NAMES_LIVE_S)
+
+    async def read_names(self) -> None:
+        """Read the asset names once."""
+
+        def read(tx: Tx) -> frozenset[str]:
+            found = inventory.assets(tx)
+            return frozenset(asset.login for asset in found) | frozenset(asset.name for asset in found)
+
+        self._names = await self.db.look(read)
+
+    async def enter(
+        self, proof: Proof, login: AssetLogin, wish: Wish, session_id: SessionId | None
+    ) -> Entered | Refusal:
+        """One decision at the gate, rows and ledger with it. Raises BrokerError(UNAVAILABLE): doubt closes."""
+        return await self.db.run(
+            enter,
+            proof=proof,
+            login=login,
+            capability=wish.capability,
+            also=wish.also,
+            kind=wish.kind,
+            command=wish.command,
+            session_id=session_id,
+            node=self._machine.node,
+            can_record=self.can_record(),
+            limits=self._limits,
+        )
+
+    def can_record(self) -> bool:
+        """Whether there is room above the floor for a new session."""
+        try:
+            left = free_space(self._home.recordings)
+        except OSError:
+            return False
+        return (
+            left.bytes_free >= self.settings.free_space_floor_bytes
+            and left.fraction_free >= self.settings.free_space_floor_fraction
+        )
+
+    def make_session(self, connection: Connection, entered: Entered) -> AssetSession:
+        """The live half of a session whose row has just been made."""
+        admission, session_id = entered.admission, entered.session_id
+        place = Place(
+            folder=self._home.recordings / entered.folder,
+            session_id=session_id,
+            node=self._machine.node,
+            boot=self._machine.boot,
+            clock=SessionClock(self.clock.monotonic_us),
+            wall_ms=lambda: wall_ms(self.clock),
+            sync=self.sync,
+        )
+        session = AssetSession(
+            session_id,
+            admission,
+            place,
+            self.clock,
+            LiveSession(admission, started=moment(self.clock), warn_before=self.settings.warn_before),
+            dial=lambda: self._dial(admission, session_id),
+            cut=connection.cut,
+            ended=self._session_ended,
+        )
+        self.live_sessions[session_id] = session
+        return session
+
+    def channel_closed(self, session_id: SessionId, opened: Opened, exit_text: str | None) -> None:
+        """Keep how a channel ended."""
+        state = "closed" if exit_text is not None else "interrupted"
+        self.chore(
+            self._keep(
+                leave_channel,
+                session_id=session_id,
+                channel=opened.number,
+                state="closed" if opened.recording.sealed else state,
+                exit=exit_text,
+                heads=opened.recording.heads,
+            )
+        )
+
+    def refused(self, proof: Proof, asked: str, what: str, reason: str) -> None:
+        """Keep a no that no grant could have made a yes."""
+        self.chore(self._keep(record_refusal, proof=proof, asked=asked, capability=what, reason=reason))
+
+    async def _dial(self, admission: Admission, session_id: SessionId) -> AssetLeg:
+        try:
+            return await dial(
+                admission,
+                session_id,
+                self.signer,
+                dial_timeout_s=self.settings.dial_timeout_s,
+                open_timeout_s=self.settings.open_timeout_s,
+            )
+        except HostKeyMismatch as error:
+            alarm = HostKeyChanged(
+                session_id=session_id,
+                asset_id=admission.asset.id,
+                pinned=admission.asset.host_key or "",
+                shown=error.shown,
+            )
+            self.chore(self._keep(ledger.append, alarm))
+            log.error("session %s: the host key of %s has changed", session_id, admission.asset.login)
+            raise
+        except BrokerError as error:
+            raise UpstreamError("the signer does not answer; try again in a minute") from error
+
+    # Ends
+    def _session_ended(self, session: AssetSession, ending: Ending) -> None:
+        log.info("session %s ended: %s", session.id, ending.reason.value)
+        if ending.reason is EndReason.NOT_RECORDED:
+            self.chore(self._keep(ledger.append, RecordingFailed(session_id=session.id, why="write failed")))
+        self.chore(self._leave(session, ending))
+
+    async def _leave(self, session: AssetSession, ending: Ending) -> None:
+        await self._keep(leave, session_id=session.id, reason=ending.reason, by=ending.by, heads=tuple(session.heads))
+        self.live_sessions.pop(session.id, None)
+
+    def _sync_failed(self, writer: StreamWriter, error: WriterFailed) -> None:
+        self._loop.call_soon_threadsafe(self._end_unrecorded, writer)
+
+    def _end_unrecorded(self, writer: StreamWriter) -> None:
+        for session in list(self.live_sessions.values()):
+            if session.place.folder == writer.path.parent:
+                session.end(EndReason.NOT_RECORDED, "the session cannot be recorded (disk)")
+
+    # The control socket
+    async def list_live(self, _asked: Mapping[str, str], _by: str) -> dict[str, Any]:
+        """The live sessions as this process holds them, whatever the database says."""
+        rows = [
+            {
+                "id": session.id,
+                "state": "live",
+                "grant": session.admission.grant_id,
+                "person": session.admission.person.handle,
+                "asset": session.admission.asset.login,
+                "account": session.admission.account,
+                "until": session.live.until.isoformat(),
+                "channels": len(session.lines),
+            }
+            for session in self.live_sessions.values()
+            if session.live.ended is None
+        ]
+        return {"sessions": rows}
+
+    async def kill(self, asked: Mapping[str, str], by: str) -> dict[str, Any]:
+        """End a live session first, then keep the act; the database may be down. Raises BrokerError(NOT_FOUND)."""
+        session = self.live_sessions.get(SessionId(asked.get("session", "")))
+        if session is None or session.live.ended is not None:
+            raise BrokerError(Code.NOT_FOUND, f"no live session {asked.get('session', '')[:40]!a}")
+        reason = asked.get("reason", "")[:500] or "not said"
+        session.end(EndReason.KILLED, f"killed: {reason}", by=by)
+        self.chore(self._keep(desk.kill, session_id=session.id, by=by, reason=reason, door="cli"))
+        return {"id": session.id, "state": "killed"}
+
+    async def drain(self, within_s: float) -> None:
+        """End every session, and wait for what is still to be written."""
+        for session in list(self.live_sessions.values()):
+            session.end(EndReason.SHUT_DOWN)
+        try:
+            async with asyncio.timeout(within_s):
+                while self._chores:
+                    await asyncio.wait(set(self._chores))
+        except TimeoutError:
+            log.warning("%d facts could not be written before the end; the next start closes them", len(self._chores))
+
+    def chore(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something that must be finished although nobody waits for it."""
+        task = self._loop.create_task(work)
+        self._chores.add(task)
+        task.add_done_callback(self._chores.discard)
+
+    async def _keep(self, fn: Any, /, *args: Any, **kwargs: Any) -> None:
+        """Write a fact that has already happened; retried while the database is away, for it stays true."""
+        for wait_s in (*RETRY_S, None):
+            try:
+                await self.db.run(fn, *args, **kwargs)
+                return
+            except BrokerError as error:
+                if error.code is not Code.UNAVAILABLE or wait_s is None:
+                    log.error("a fact could not be written: %s", error.detail)
+                    return
+                await asyncio.sleep(wait_s)
+            except Exception:
+                log.exception("a fact could not be written")
+                return
+
+
+def _comes_from(source: str, options: Mapping[str, str]) -> bool:
+    """True when no address is demanded, or the peer's own is the one demanded. Source: AUT-9, CRT-4."""
+    demanded = options.get("source-address")
+    return demanded is None or plain_address(demanded.split("/", 1)[0]) == source

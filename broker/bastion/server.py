@@ -1,0 +1,183 @@
+"""Starting and stopping the SSH door: host key and certificate, recovery of what a crash left, listening, draining."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import socket
+import uuid
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import asyncssh
+
+from broker import gate
+from broker.bastion.connection import Connection
+from broker.bastion.control import Control, reason_of
+from broker.bastion.house import Machine, RunningBastion
+from broker.bastion.transport import SERVER_OPTIONS
+from broker.bastion.watch import Watch
+from broker.clock import Clock
+from broker.domain.audit import ProcessStarted
+from broker.domain.errors import BrokerError, Code
+from broker.gate import Finding
+from broker.settings import Home, Settings
+from broker.signer.client import SignerClient
+from broker.store import ledger, recordings, sessions
+from broker.store.db import Database, Tx
+from recorder.reader import examine
+
+log = logging.getLogger("broker.bastion")
+DRAIN_S: Final = 5.0
+_LISTEN_FD: Final = 3
+
+
+async def serve(
+    home: Home, settings: Settings, clock: Clock, *, ready: Callable[[str], None], stop: asyncio.Event
+) -> None:
+    """Be the bastion until told to stop. ready: called with HOST:PORT once everything listens. Raises BrokerError."""
+    db = Database.open(home.database_url(settings), clock)
+    try:
+        db.check_schema()
+        home.recordings.mkdir(mode=0o700, parents=True, exist_ok=True)
+        machine = Machine(node=socket.gethostname(), boot=uuid.uuid4().hex[:12])
+        bastion = RunningBastion(home, settings, clock, db, machine, _gate_ca(home))
+        await _run(bastion, home, settings, machine, ready, stop)
+    finally:
+        db.close()
+
+
+async def _run(
+    bastion: RunningBastion,
+    home: Home,
+    settings: Settings,
+    machine: Machine,
+    ready: Callable[[str], None],
+    stop: asyncio.Event,
+) -> None:
+    host_key = await _host_key(home, bastion.signer)
+    await recover(bastion.db, home, machine)
+    await bastion.db.run(ledger.append, ProcessStarted(process="broker", version=version("wicketgate")))
+    await bastion.read_names()
+
+    async def kill(asked: Any, by: str) -> dict[str, Any]:
+        return await bastion.kill({**asked, "reason": reason_of(asked)}, by)
+
+    control = Control(home.control_socket, {"sessions": bastion.list_live, "kill": kill})
+    acceptor = await _listen(bastion, settings, host_key)
+    bastion.sync.start()
+    tasks: list[asyncio.Task[None]] = []
+    try:
+        await control.start()
+        address = acceptor.get_addresses()[0][:2]
+        bastion.port = int(address[1])
+        _tell_address(home.ssh_address, str(address[0]), bastion.port)
+        watch = Watch(bastion.db, bastion.live_sessions, poll_s=settings.poll_s)
+        tasks = [asyncio.create_task(watch.run()), asyncio.create_task(bastion.keep_names())]
+        ready(f"{address[0]}:{bastion.port}")
+        await stop.wait()
+    finally:
+        acceptor.close()
+        await bastion.drain(DRAIN_S)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        control.stop()
+        bastion.signer.close()
+        bastion.sync.stop()
+
+
+async def _listen(bastion: RunningBastion, settings: Settings, host_key: Any) -> asyncssh.SSHAcceptor:
+    asyncssh.set_log_level(logging.WARNING)  # INFO logs commands unescaped, DEBUG codes and keystrokes
+    options = dict(
+        server_factory=lambda: Connection(bastion),
+        server_host_keys=[host_key],
+        login_timeout=settings.login_timeout_s,
+        **SERVER_OPTIONS,
+    )
+    inherited = _inherited_socket()
+    if inherited is not None:
+        return await asyncssh.listen(sock=inherited, **options)
+    address = settings.ssh
+    try:
+        return await asyncssh.listen(host=address.host, port=address.port, **options)
+    except OSError as error:
+        raise BrokerError(
+            Code.UNAVAILABLE, f"ssh_listen {address}: {error.strerror}; choose another in settings.toml"
+        ) from None
+
+
+def _inherited_socket() -> socket.socket | None:
+    """The listening socket systemd hands over, when it does. Source: sd_listen_fds(3)."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS") != "1":
+        return None
+    return socket.socket(fileno=_LISTEN_FD)
+
+
+def _gate_ca(home: Home) -> asyncssh.SSHKey:
+    """The public key of the gate CA, a plain key from the home. Source: CRT-3."""
+    path = home.ca_key("gate")
+    public = path.with_name(path.name + ".pub")
+    try:
+        return asyncssh.import_public_key(public.read_text())
+    except (OSError, asyncssh.KeyImportError) as error:
+        raise BrokerError(Code.UNAVAILABLE, f"the gate CA's public key {public} cannot be read: {error}") from None
+
+
+async def _host_key(home: Home, signer: SignerClient) -> Any:
+    """The bastion's host key with a certificate of today, so that no one trusts on first use; the last one will do."""
+    try:
+        key = asyncssh.read_private_key(home.host_key)
+    except (OSError, asyncssh.KeyImportError) as error:
+        raise BrokerError(Code.UNAVAILABLE, f"the host key {home.host_key} cannot be read: {error}") from None
+    kept = home.host_key.with_name(home.host_key.name + "-cert.pub")
+    try:
+        line = await signer.host(key.export_public_key("openssh").decode().strip())
+        with contextlib.suppress(OSError):
+            kept.write_text(line + "\n")
+        return key, asyncssh.import_certificate(line)
+    except BrokerError as error:
+        log.warning("no new host certificate: %s", error.detail)
+    try:
+        return key, asyncssh.read_certificate(kept)
+    except (OSError, asyncssh.KeyImportError):
+        return key
+
+
+async def recover(db: Database, home: Home, machine: Machine) -> None:
+    """Close what a crash of this machine's bastion left open, as interrupted; the files stay as they are. Source: E12."""
+
+    def left_open(tx: Tx) -> list[str]:
+        found = []
+        for session in sessions.open_sessions_of(tx, machine.node):
+            found += [one.path for one in recordings.streams(tx, session.id) if one.state == "open"]
+        return found
+
+    paths = await db.look(left_open)
+    findings = await asyncio.to_thread(_examine_all, home.recordings, paths)
+    closed = await db.run(gate.recover, node=machine.node, findings=findings)
+    if closed:
+        log.warning("%d sessions were cut by a crash and are closed as interrupted", len(closed))
+
+
+def _examine_all(root: Path, paths: list[str]) -> dict[str, Finding]:
+    findings = {}
+    for path in paths:
+        with contextlib.suppress(OSError):
+            found = examine(root / path)
+            findings[path] = Finding(
+                length=found.length, sha256=found.sha256, state=found.state, duration_us=found.duration_us
+            )
+    return findings
+
+
+def _tell_address(path: Path, host: str, port: int) -> None:
+    path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+    fresh = path.with_name(path.name + ".new")
+    fresh.write_text(json.dumps({"host": host, "port": port}) + "\n")
+    fresh.replace(path)

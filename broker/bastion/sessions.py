@@ -1,0 +1,214 @@
+"""A session as it lives in this process: its LiveSession, its leg to the asset, its channels, and the performing of commands."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from broker.bastion.evidence import ChannelRecording, Place
+from broker.bastion.upstream import AssetLeg
+from broker.clock import Clock, moment
+from broker.domain.audit import StreamHead
+from broker.domain.ids import SessionId
+from broker.domain.live import (
+    Arrived,
+    Batch,
+    Close,
+    Command,
+    Ended,
+    Event,
+    Forward,
+    LiveSession,
+    Notify,
+    Record,
+    Recorded,
+    RecorderFailed,
+    Tick,
+)
+from broker.domain.policy import Admission
+from broker.domain.session import EndReason
+from recorder.writer import RecordingFailed
+
+log = logging.getLogger("broker.bastion")
+GOODBYE_S: Final = 0.6
+"""How long a client may take to read its last line before the connection is cut: the end is due within a second."""
+
+
+class Line(Protocol):
+    """One channel of the session, as the session needs it."""
+
+    number: int
+    recording: ChannelRecording
+
+    def notify(self, text: str) -> None: ...
+    def end(self, text: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a session ended, for the row and the ledger."""
+
+    reason: EndReason
+    by: str | None
+
+
+class AssetSession:
+    """One engineer at one asset over one SSH connection: several channels, one deadline, one leg.
+
+    dial: opens the leg. cut: closes the engineer's connection. ended: called once, after the recordings are sealed.
+    """
+
+    def __init__(
+        self,
+        session_id: SessionId,
+        admission: Admission,
+        place: Place,
+        clock: Clock,
+        live: LiveSession,
+        *,
+        dial: Callable[[], Awaitable[AssetLeg]],
+        cut: Callable[[], None],
+        ended: Callable[[AssetSession, Ending], None],
+    ) -> None:
+        self.id = session_id
+        self.admission = admission
+        self.place = place
+        self.live = live
+        self.lines: dict[int, Line] = {}
+        self.heads: list[StreamHead] = []
+        self.over = asyncio.Event()
+        self.by: str | None = None
+        self._clock = clock
+        self._dial = dial
+        self._cut = cut
+        self._ended = ended
+        self._leg: asyncio.Task[AssetLeg] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._arm()
+
+    # What the doors call
+    async def leg(self) -> AssetLeg:
+        """The leg to the asset, dialled once for all channels. Raises UpstreamError."""
+        if self._leg is None:
+            self._leg = asyncio.ensure_future(self._dial())
+        return await asyncio.shield(self._leg)
+
+    def add(self, line: Line) -> None:
+        """Take in a channel whose recording is open."""
+        self.lines[line.number] = line
+
+    def remove(self, line: Line, reason: str) -> None:
+        """A channel is over: seal its streams."""
+        if self.lines.pop(line.number, None) is not None:
+            line.recording.close(reason)
+            self.heads.extend(line.recording.heads)
+
+    def record(self, batch: Batch) -> bool:
+        """Law 4 in one place: Arrived, Record, write(2), Recorded, Forward. True when the batch may go on."""
+        for command in self._handle(Arrived(batch)):
+            if isinstance(command, Record) and self._put(command.batch):
+                return any(isinstance(after, Forward) for after in self.handle(Recorded(command.batch)))
+            self._perform(command)
+        return False
+
+    def handle(self, event: Event) -> list[Command]:
+        """Give an event to the LiveSession and perform what it commands; gives the commands back."""
+        commands = self._handle(event)
+        for command in commands:
+            self._perform(command)
+        return commands
+
+    def end(self, reason: EndReason, text: str = "", *, by: str | None = None) -> None:
+        """End it by an act, with a plain last line; a second end does nothing."""
+        self.by = self.by or by
+        self.handle(Ended(reason, text))
+
+    def finish(self, reason: EndReason) -> None:
+        """End it without a last line: the engineer is gone, or done."""
+        if self.live.ended is None:
+            self.live.ended = reason
+            self._close("", reason)
+
+    # Inside
+    def _handle(self, event: Event) -> list[Command]:
+        commands = self.live.handle(event, at=moment(self._clock))
+        self._arm()
+        return commands
+
+    def _put(self, batch: Batch) -> bool:
+        line = self.lines.get(batch.channel)
+        if line is None:
+            return False
+        try:
+            line.recording.put(batch)
+        except RecordingFailed as error:
+            log.error("session %s: recording failed: %s", self.id, error)
+            self.handle(RecorderFailed("disk"))
+            return False
+        return True
+
+    def _perform(self, command: Command) -> None:
+        match command:
+            case Notify(text):
+                for line in list(self.lines.values()):
+                    self._tell(line, text)
+            case Close(reason, text):
+                self._close(text, reason)
+            case Record() | Forward():
+                pass  # the flow that asked performs these itself: it knows the channel
+
+    def _tell(self, line: Line, text: str) -> None:
+        try:
+            line.recording.mark("told", text)
+        except RecordingFailed as error:
+            log.error("session %s: recording failed: %s", self.id, error)
+            self.handle(RecorderFailed("disk"))
+            return
+        line.notify(text)
+
+    def _close(self, text: str, reason: EndReason) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for line in list(self.lines.values()):
+            with contextlib.suppress(RecordingFailed):
+                line.recording.mark("ended", text or reason.value)
+            if text:
+                line.end(text)
+            self.remove(line, reason.value)
+        loop = asyncio.get_running_loop()
+        if self._leg is not None:
+            self._leg.add_done_callback(_hang_up)
+            if not self._leg.done():
+                self._leg.cancel()
+        loop.call_later(GOODBYE_S if text else 0, self._cut)
+        self.over.set()
+        self._ended(self, Ending(reason, self.by))
+
+    def _arm(self) -> None:
+        """One timer for the next warning or the end; the LiveSession itself judges each event by both clocks."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.live.ended is None:
+            wait_s = self.live.next_wake_s(moment(self._clock))
+            # Never longer than a second: a clock that was set, or a machine that slept, is noticed by then.
+            self._timer = asyncio.get_running_loop().call_later(min(wait_s, 1.0), self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self.handle(Tick())
+
+
+_closing: set[asyncio.Task[None]] = set()
+
+
+def _hang_up(dialled: asyncio.Future[AssetLeg]) -> None:
+    if not dialled.cancelled() and dialled.exception() is None:
+        closing = asyncio.ensure_future(dialled.result().close())
+        _closing.add(closing)
+        closing.add_done_callback(_closing.discard)

@@ -1,0 +1,93 @@
+"""What every SSH connection of the bastion has in common: algorithms, limits, and a valve before its TCP buffer.
+
+Source: asyncssh.md 4 and 6, security.md PRE-1, PRE-2, PRE-8. The private names of asyncssh in use stand here and in `login`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from asyncssh.connection import SSHConnection
+
+KEX: Final = ["mlkem768x25519-sha256", "curve25519-sha256", "curve25519-sha256@libssh.org"]
+CIPHERS: Final = ["aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes256-ctr"]
+MACS: Final = ["hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com"]
+SIGNATURES: Final = [
+    "ssh-ed25519",
+    "sk-ssh-ed25519@openssh.com",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "sk-ecdsa-sha2-nistp256@openssh.com",
+    "rsa-sha2-512",
+    "rsa-sha2-256",
+]
+WINDOW_BYTES: Final = 2 * 1024 * 1024
+REKEY_LONGEST_S: Final = 30.0
+KEEPALIVE_S: Final = 15
+
+SERVER_OPTIONS: Final[dict[str, Any]] = {
+    "encoding": None,
+    "line_editor": False,
+    "agent_forwarding": False,
+    "x11_forwarding": False,
+    "gss_host": None,
+    "compression_algs": None,  # one small packet unpacks to hundreds of MiB
+    "server_version": "wicketgate",
+    "keepalive_interval": KEEPALIVE_S,
+    "keepalive_count_max": 3,
+    "kex_algs": KEX,
+    "encryption_algs": CIPHERS,
+    "mac_algs": MACS,
+    "signature_algs": SIGNATURES,
+    "window": WINDOW_BYTES,
+}
+# Else asyncssh reads ~/.ssh, the agent and the configuration of whoever runs it. Source: security.md AST-2.
+CLIENT_OPTIONS: Final[dict[str, Any]] = {
+    "config": None,
+    "agent_path": None,
+    "gss_host": None,
+    "compression_algs": None,
+    "client_version": "wicketgate",
+    "keepalive_interval": KEEPALIVE_S,
+    "keepalive_count_max": 3,
+    "kex_algs": KEX,
+    "encryption_algs": CIPHERS,
+    "mac_algs": MACS,
+    "signature_algs": SIGNATURES,
+}
+
+
+class Valve:
+    """Open while a connection may be written to: its TCP buffer is low and no key exchange is under way.
+
+    asyncssh's own pause_writing of a connection is empty, so a full TCP buffer never reaches the channels, and what is
+    written during a key exchange waits in a list without bound; both grow by a gigabyte in seconds (asyncssh.md 4).
+    """
+
+    def __init__(self, conn: SSHConnection) -> None:
+        self._conn = conn
+        self._low = asyncio.Event()
+        self._low.set()
+        conn.pause_writing = self._low.clear  # type: ignore[method-assign]
+        conn.resume_writing = self._low.set  # type: ignore[method-assign]
+
+    def is_open(self) -> bool:
+        """True when a write goes straight to the socket."""
+        return self._low.is_set() and bool(self._conn._kex_complete)
+
+    async def wait(self) -> None:
+        """Return once the connection may be written to. Raises ConnectionAbortedError when a key exchange never ends."""
+        await self._low.wait()
+        waited_s = 0.0
+        while not self._conn._kex_complete:
+            if waited_s >= REKEY_LONGEST_S:
+                self._conn.abort()
+                raise ConnectionAbortedError("a key exchange never ended")
+            await asyncio.sleep(0.02)  # asyncssh tells nobody when a key exchange is over
+            waited_s += 0.02
+
+    def open_for_good(self) -> None:
+        """Let go of whoever waits: the connection is lost and a write will say so itself."""
+        self._low.set()

@@ -1,0 +1,263 @@
+"""What may be signed, decided from the database, and the only callers of certificate generation.
+
+Source: law 2, law 9, security.md CRT-1 to CRT-7; asyncssh.md 2. A certificate is asked for by grant or session id; its
+principals, times and options are decided here and never by the caller.
+"""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import asyncssh
+
+from broker.domain.audit import CertificateIssued
+from broker.domain.errors import BrokerError, Code
+from broker.domain.grant import GrantState
+from broker.domain.ids import GrantId, PersonId, SessionId
+from broker.openssh import Certificate, parse_certificate, parse_public_key
+from broker.settings import Settings
+from broker.store import grants, inventory, ledger, people, sessions
+from broker.store.db import Tx
+from broker.store.grants import IssuedCertificate
+
+EARLIER: Final = timedelta(seconds=30)
+"""An asset certificate begins so much earlier: clocks of plant gear are rarely exact."""
+HOST_LIFE: Final = timedelta(days=30)
+_SERIAL_BITS: Final = 63
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """One certificate as decided, before it is signed. Times are whole seconds, rounded inwards."""
+
+    purpose: str
+    serial: int
+    key_line: str
+    key_id: str
+    principals: tuple[str, ...]
+    valid_after: datetime
+    valid_before: datetime
+    source_address: str | None
+    grant_id: GrantId | None = None
+    session_id: SessionId | None = None
+
+
+def no(text: str) -> BrokerError:
+    """A refusal of the signer: one line; nothing is signed."""
+    return BrokerError(Code.FORBIDDEN, text)
+
+
+def order_gate(
+    tx: Tx, settings: Settings, *, grant_id: GrantId, person_id: PersonId, key_line: str, source: str
+) -> Order:
+    """Decide on what a vendor carries: principals are exactly the grant's logins and the engineer's handle.
+
+    Raises BrokerError(FORBIDDEN). The ledger entry is in this transaction, so it is there before the signature.
+    """
+    grant = grants.load(tx, grant_id)
+    person = None if grant is None else people.load_person(tx, grant.person_id)
+    if grant is None or person is None or person.id != person_id:
+        raise no("no such grant")
+    if person.disabled_at is not None or grant.state(tx.now) is not GrantState.OPEN:
+        raise no(f"the grant is {grant.state(tx.now).value}")
+    vendor = inventory.vendor_by_id(tx, grant.vendor_id)
+    if vendor is None or vendor.disabled_at is not None:
+        raise no("the vendor is disabled")
+    window = next(
+        (one for one in inventory.windows(tx, grant.site_id, grant.vendor_id) if one.id == grant.window_id), None
+    )
+    if window is None or not window.holds(tx.now):
+        raise no("the commissioning window is closed")
+    key = parse_public_key(key_line)
+    if key.fingerprint not in {one.fingerprint for one in people.keys(tx, person.id)}:
+        raise no("the key is not enrolled")
+    names = {person.handle}
+    for asset in inventory.assets(tx, ids=grant.terms.assets):
+        names.add(asset.login)
+        names.update(f"{account}+{asset.login}" for account in asset.accounts[1:])
+    after, before = _bounds(
+        max(grant.interval.opens, window.interval.opens, tx.now - EARLIER),
+        min(grant.interval.closes, window.closes, tx.now + timedelta(seconds=settings.certificate_life_s)),
+    )
+    order = Order(
+        purpose="gate",
+        serial=secrets.randbits(_SERIAL_BITS),
+        key_line=key.line,
+        key_id=f"wicketgate {person.handle} {grant.id}",
+        principals=tuple(sorted(names)),
+        valid_after=after,
+        valid_before=before,
+        source_address=source if settings.certificate_source_address and source != "local" else None,
+        grant_id=grant.id,
+    )
+    _keep(tx, order, key.fingerprint)
+    return order
+
+
+def order_asset(tx: Tx, settings: Settings, *, session_id: SessionId, key_line: str) -> Order:
+    """Decide on what the bastion shows to one asset: one account, minutes, a fresh key. Raises BrokerError(FORBIDDEN)."""
+    session = sessions.load_session(tx, session_id)
+    grant = None if session is None else grants.load(tx, session.grant_id)
+    if session is None or grant is None:
+        raise no("no such session")
+    if session.ended_at is not None or tx.now >= session.until or grant.state(tx.now) is not GrantState.OPEN:
+        raise no("the session is over")
+    key = parse_public_key(key_line)
+    if key.algorithm != "ssh-ed25519" or people.key_owner(tx, key.fingerprint) is not None:
+        raise no("the key of an asset leg is a fresh ed25519 key")
+    person = people.load_person(tx, session.person_id)
+    after, before = _bounds(
+        tx.now - EARLIER,
+        min(session.until, grant.interval.closes, tx.now + timedelta(seconds=settings.asset_certificate_life_s)),
+    )
+    order = Order(
+        purpose="asset",
+        serial=secrets.randbits(_SERIAL_BITS),
+        key_line=key.line,
+        key_id=f"wicketgate {'' if person is None else person.handle} {session.grant_id} {session.id}",
+        principals=(session.account,),
+        valid_after=after,
+        valid_before=before,
+        source_address=settings.bastion_address or None,
+        grant_id=grant.id,
+        session_id=session.id,
+    )
+    _keep(tx, order, key.fingerprint)
+    return order
+
+
+def order_host(tx: Tx, settings: Settings, *, key_line: str) -> Order:
+    """Decide on the bastion's own host certificate. Raises BrokerError(INVALID)."""
+    key = parse_public_key(key_line)
+    after, before = _bounds(tx.now - EARLIER, tx.now + HOST_LIFE)
+    order = Order(
+        purpose="host",
+        serial=secrets.randbits(_SERIAL_BITS),
+        key_line=key.line,
+        key_id=f"wicketgate bastion {settings.host_names[0]}",
+        principals=settings.host_names,
+        valid_after=after,
+        valid_before=before,
+        source_address=None,
+    )
+    _keep(tx, order, key.fingerprint)
+    return order
+
+
+def sign(ca: asyncssh.SSHKey, order: Order) -> str:
+    """Sign what was decided, parse the bytes back and compare every field. Raises BrokerError(UNAVAILABLE) on a difference.
+
+    Every argument is given: asyncssh's defaults are any principal, for ever, with every permission.
+    """
+    key = asyncssh.import_public_key(order.key_line)
+    if order.purpose == "host":
+        signed = ca.generate_host_certificate(
+            key,
+            order.key_id,
+            version=1,
+            serial=order.serial,
+            principals=order.principals,
+            valid_after=order.valid_after.timestamp(),
+            valid_before=order.valid_before.timestamp(),
+            sig_alg="ssh-ed25519",
+            comment=order.key_id,
+        )
+    else:
+        signed = ca.generate_user_certificate(
+            key,
+            order.key_id,
+            version=1,
+            serial=order.serial,
+            principals=order.principals,
+            valid_after=order.valid_after.timestamp(),
+            valid_before=order.valid_before.timestamp(),
+            force_command=None,
+            source_address=None if order.source_address is None else [order.source_address],
+            permit_x11_forwarding=False,
+            permit_agent_forwarding=False,
+            permit_port_forwarding=False,
+            permit_pty=True,  # asyncssh and sshd refuse a terminal without it
+            permit_user_rc=False,
+            touch_required=True,
+            sig_alg="ssh-ed25519",
+            comment=order.key_id,
+        )
+    line = signed.export_certificate("openssh").decode("ascii").strip()
+    _compare(parse_certificate(base64.b64decode(line.split()[1])), order, ca)
+    return line
+
+
+def _compare(found: Certificate, order: Order, ca: asyncssh.SSHKey) -> None:
+    address = order.source_address
+    expected: dict[str, Any] = {
+        "serial": order.serial,
+        "key_id": order.key_id,
+        "principals": tuple(order.principals),
+        "valid_after": order.valid_after,
+        "valid_before": order.valid_before,
+    }
+    differing = [name for name, value in expected.items() if getattr(found, name) != value]
+    options = {} if address is None else {"source-address": _network(address)}
+    if dict(found.critical_options) != options:
+        differing.append("critical options")
+    if set(found.extensions) != (set() if order.purpose == "host" else {"permit-pty"}):
+        differing.append("extensions")
+    if found.signer.blob != ca.public_data:
+        differing.append("signer")
+    if found.type != ("host" if order.purpose == "host" else "user"):
+        differing.append("type")
+    if found.key.line != order.key_line:
+        differing.append("key")
+    if differing:
+        raise BrokerError(
+            Code.UNAVAILABLE, f"the signed certificate differs in {', '.join(differing)}; nothing was given out"
+        )
+
+
+def _network(address: str) -> str:
+    return f"{address}/{128 if ':' in address else 32}"
+
+
+def _bounds(after: datetime, before: datetime) -> tuple[datetime, datetime]:
+    """Whole seconds, rounded inwards. Raises BrokerError(FORBIDDEN) when nothing is left."""
+    rounded = after.replace(microsecond=0)
+    first = rounded if rounded == after else rounded + timedelta(seconds=1)
+    last = before.replace(microsecond=0)
+    if first >= last:
+        raise no("no whole second is left")
+    return first.astimezone(UTC), last.astimezone(UTC)
+
+
+def _keep(tx: Tx, order: Order, fingerprint: str) -> None:
+    grants.insert_certificate(
+        tx,
+        IssuedCertificate(
+            serial=order.serial,
+            purpose=order.purpose,
+            grant_id=order.grant_id,
+            session_id=order.session_id,
+            key_fingerprint=fingerprint,
+            key_id=order.key_id,
+            principals=order.principals,
+            valid_after=order.valid_after,
+            valid_before=order.valid_before,
+            source_address=order.source_address,
+            issued_at=tx.now,
+        ),
+    )
+    entry = CertificateIssued(
+        purpose=order.purpose,
+        serial=str(order.serial),
+        grant_id=order.grant_id,
+        session_id=order.session_id,
+        key=fingerprint,
+        principals=order.principals,
+        valid_after=order.valid_after,
+        valid_before=order.valid_before,
+        source_address=order.source_address,
+    )
+    ledger.append(tx, entry)
