@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import os
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,3 +37,24 @@ def merged(paths: Iterable[Path]) -> Iterator[tuple[Header, Event]]:
 
     for _, about, event in heapq.merge(*(one(path) for path in paths), key=lambda item: item[0]):
         yield about, event
+
+
+def make_folder(folder: Path) -> None:
+    """Make a recording's folder (0700) and whatever is missing above it, each name durable in its parent. Raises OSError."""
+    missing = []
+    above = folder
+    while not above.exists():
+        missing.append(above)
+        above = above.parent
+    for one in reversed(missing):
+        one.mkdir(mode=0o700, exist_ok=True)
+        sync_folder(one.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable. Raises OSError."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

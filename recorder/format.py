@@ -6,30 +6,41 @@ Layout (little-endian; nothing is ever rewritten)::
     record   u32 (body length << 8 | type) + body        body < 2^24; type 0 is never valid: zeros at the end are a torn tail
       1 SEG  u32 index | u8 codec | 3 zero | u64 t_us | u64 wall_ms | 32 SHA-256 of every byte before this record
       2 DATA whole events, as the segment's codec has them (sealed once the header says so)
-      3 END  canonical JSON {bytes, events, index:[[offset,t_us]..], reason, t_us, wall_ms} + u32 length of the whole record
+      3 END  canonical JSON {before, bytes, events, index:[[offset,t_us]..], reason, t_us, wall_ms} + u32 length of the record
              types < 128 unknown to a reader are an error, >= 128 are skipped
-    event    code u8 | dt LEB128 us | length LEB128 | bytes
+    segment  its DATA bodies, joined, are one zstd frame (codec 1) or plain bytes (codec 0)
+    event    code u8 | dt LEB128 us | length LEB128 | bytes; see recorder/events.py
+
+SEG and END hold the SHA-256 of all before them, so a closed stream disagrees with itself when any byte before END was changed.
+Of END itself only the counts and the index are checked; its reason and its times, and what a whole new chain says, are known
+by the head in the ledger alone.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import IntEnum, StrEnum
 from typing import Any, Final
 
 MAGIC: Final = b"WGR1 "
 VERSION: Final = 1
+UNSEALED: Final = "none"
+"""The seal of a stream whose DATA is not sealed."""
 HEADER_MAX_BYTES: Final = 8192
 BODY_MAX_BYTES: Final = (1 << 24) - 1
-EVENT_MAX_BYTES: Final = 1 << 20
-"""The longest event a reader accepts; a writer cuts longer data into several events."""
-LEB_MAX_BITS: Final = 56
+TIME_MAX_US: Final = 1 << 56
+NUMBER_MAX: Final = 1 << 63
 FIRST_SKIPPED_TYPE: Final = 128
 _HEAD: Final = struct.Struct("<I")
 _SEG: Final = struct.Struct("<IB3xQQ32s")
+_HEADER_TYPES: Final[Mapping[str, type]] = {
+    **dict.fromkeys(("session", "stream", "kind", "node", "boot", "seal", "after"), str),
+    **dict.fromkeys(("channel", "wall_ms"), int),
+}
 
 
 class FormatError(ValueError):
@@ -134,8 +145,9 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """An END record, opened. index: (offset, t_us) of each segment."""
+    """An END record, opened. before: SHA-256 (hex) of every byte before it; index: (offset, t_us) as SegmentIndex keeps them."""
 
+    before: str
     bytes: int
     events: int
     index: tuple[tuple[int, int], ...]
@@ -150,7 +162,9 @@ def canonical(value: Mapping[str, Any]) -> bytes:
 
 
 def encode_header(header: Header) -> bytes:
-    """The header line. Raises FormatError when it grows beyond what a reader takes."""
+    """The header line. Raises FormatError when it says two things at once or grows beyond what a reader takes."""
+    if header.stream != f"{header.channel:02d}.{header.klass.value}":
+        raise FormatError("the stream is not named after its channel and class", offset=len(MAGIC))
     fields = asdict(header)
     fields["class"] = fields.pop("klass").value
     line = MAGIC + canonical(fields) + b"\n"
@@ -165,20 +179,18 @@ def decode_header(line: bytes) -> Header:
         raise FormatError("not a WGR1 stream", offset=0)
     try:
         fields = json.loads(line[len(MAGIC) :])
-        if not isinstance(fields, dict) or fields.get("v") != VERSION:
+        if not isinstance(fields, dict) or type(fields.get("v")) is not int or fields["v"] != VERSION:
             raise FormatError("a version this reader does not know", offset=len(MAGIC))
         header = Header(klass=StreamClass(fields.pop("class")), **fields)
+        for name, kind in _HEADER_TYPES.items():
+            _must_be(kind, getattr(header, name))
+        if encode_header(header) == line:
+            return header
     except FormatError:
         raise
     except (ValueError, TypeError, KeyError, RecursionError):
         raise FormatError("damaged header", offset=len(MAGIC)) from None
-    texts = (header.session, header.stream, header.kind, header.node, header.boot, header.seal, header.after)
-    numbers = (header.channel, header.wall_ms)
-    if not all(isinstance(one, str) for one in texts) or not all(type(one) is int for one in numbers):
-        raise FormatError("damaged header", offset=len(MAGIC))
-    if encode_header(header) != line:
-        raise FormatError("header is not canonical", offset=len(MAGIC))
-    return header
+    raise FormatError("header is not canonical", offset=len(MAGIC))
 
 
 def encode_record(kind: RecordType, body: bytes) -> bytes:
@@ -199,8 +211,10 @@ def decode_segment(body: bytes, *, offset: int) -> Segment:
     if len(body) != _SEG.size or body[5:8] != b"\0\0\0":
         raise FormatError("damaged segment record", offset=offset)
     index, codec, t_us, wall_ms, before = _SEG.unpack(body)
-    if codec not in (Codec.PLAIN, Codec.ZSTD):
+    if codec not in tuple(Codec):
         raise FormatError(f"unknown codec {codec}", offset=offset)
+    if t_us >= TIME_MAX_US:
+        raise FormatError("time out of range", offset=offset)
     return Segment(index, Codec(codec), t_us, wall_ms, before)
 
 
@@ -216,19 +230,16 @@ def decode_end(body: bytes, *, offset: int) -> End:
     """Open the body of an END record. Raises FormatError."""
     try:
         fields = json.loads(body[: -_HEAD.size])
-        end = End(
-            bytes=int(fields["bytes"]),
-            events=int(fields["events"]),
-            index=tuple((int(at), int(t_us)) for at, t_us in fields["index"]),
-            reason=str(fields["reason"]),
-            t_us=int(fields["t_us"]),
-            wall_ms=int(fields["wall_ms"]),
-        )
+        end = End(**fields | {"index": tuple((at, t_us) for at, t_us in fields["index"])})
+        for number in (end.bytes, end.events, end.t_us, end.wall_ms, *itertools.chain(*end.index)):
+            _must_be(int, number)
+        _must_be(str, end.before)
+        _must_be(str, end.reason)
+        if encode_end(end)[_HEAD.size :] == body:
+            return end
     except (ValueError, TypeError, KeyError, RecursionError):
         raise FormatError("damaged end record", offset=offset) from None
-    if encode_end(end)[_HEAD.size :] != body:
-        raise FormatError("end record is not canonical", offset=offset)
-    return end
+    raise FormatError("end record is not canonical", offset=offset)
 
 
 def decode_record_head(head: bytes, *, offset: int) -> tuple[int, int]:
@@ -240,50 +251,11 @@ def decode_record_head(head: bytes, *, offset: int) -> tuple[int, int]:
     return kind, length
 
 
-def encode_leb(number: int) -> bytes:
-    """An unsigned LEB128 number.
-
-    >>> encode_leb(300).hex()
-    'ac02'
-    """
-    out = bytearray()
-    while True:
-        low, number = number & 0x7F, number >> 7
-        out.append(low | (0x80 if number else 0))
-        if not number:
-            return bytes(out)
-
-
-def encode_event(code: Code, dt_us: int, data: bytes) -> bytes:
-    """One event; dt_us: microseconds since the event before it in the stream."""
-    return bytes((code,)) + encode_leb(dt_us) + encode_leb(len(data)) + data
-
-
-def decode_events(plain: bytes, *, after_us: int, offset: int) -> Iterator[Event]:
-    """The whole events of one opened DATA body. after_us: time of the event before; offset: for errors. Raises FormatError."""
-    at, t_us = 0, after_us
-    while at < len(plain):
-        try:
-            code = Code(plain[at])
-        except ValueError:
-            raise FormatError(f"unknown event code {plain[at]}", offset=offset) from None
-        dt_us, at = _leb(plain, at + 1, offset)
-        length, at = _leb(plain, at, offset)
-        if length > EVENT_MAX_BYTES or at + length > len(plain):
-            raise FormatError("event longer than its record", offset=offset)
-        t_us += dt_us
-        if t_us >= 1 << LEB_MAX_BITS:
-            raise FormatError("time out of range", offset=offset)
-        yield Event(t_us, code, bytes(plain[at : at + length]))
-        at += length
-
-
-def _leb(data: bytes, at: int, offset: int) -> tuple[int, int]:
-    number = shift = 0
-    while shift < LEB_MAX_BITS and at < len(data):
-        number |= (data[at] & 0x7F) << shift
-        shift += 7
-        at += 1
-        if not data[at - 1] & 0x80:
-            return number, at
-    raise FormatError("damaged number", offset=offset)
+def _must_be(kind: type, value: object) -> None:
+    """Hold a JSON value against its type. Raises ValueError: True is no number here, and half a surrogate pair is no text."""
+    if type(value) is not kind:
+        raise ValueError("a value of the wrong type")
+    if isinstance(value, str):
+        value.encode()  # UnicodeEncodeError is a ValueError
+    elif isinstance(value, int) and not 0 <= value < NUMBER_MAX:
+        raise ValueError("a number out of range")

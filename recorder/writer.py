@@ -5,38 +5,46 @@ Source: evidence.md E1 to E4, E6, E11, section 2.4. Clocks are handed in; the re
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
-import shutil
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from recorder.events import EVENT_HEAD_MAX_BYTES, encode_event_head
+from recorder.folder import make_folder, sync_folder
 from recorder.format import (
+    UNSEALED,
     Code,
     Codec,
     End,
+    FormatError,
     Head,
     Header,
     RecordType,
     Segment,
     encode_end,
-    encode_event,
     encode_header,
     encode_record,
     encode_segment,
 )
+from recorder.index import SegmentIndex
 from recorder.packing import Compressor
+from recorder.session_clock import SessionClock
+from recorder.space import FreeSpace, free_space
+
+__all__ = ["FreeSpace", "GroupSync", "RecordingFailed", "SessionClock", "StreamWriter", "free_space"]
 
 SEGMENT_MAX_BYTES: Final = 256 * 1024
 SEGMENT_MAX_US: Final = 60_000_000
 BULK_US: Final = 1_000_000
 """A segment that filled in less than this was bulk: the next one is kept plain, for compressing would slow the copy."""
-RECORD_MAX_BYTES: Final = 256 * 1024
-PART_MAX_BYTES: Final = 128 * 1024
+PART_MAX_BYTES: Final = 256 * 1024
 """Longer data is cut into several events, so that no record outgrows what readers take."""
+RECORD_MAX_BYTES: Final = PART_MAX_BYTES + 4096
+REASON_MAX_CHARS: Final = 500
 SYNC_S: Final = 0.5
 
 
@@ -44,101 +52,94 @@ class RecordingFailed(Exception):
     """The stream cannot be written any more; final, and the session it belongs to must end. Source: E3."""
 
 
-class SessionClock:
-    """Microseconds since the session's first event, strictly rising over all its streams. Source: E6."""
-
-    def __init__(self, monotonic_us: Callable[[], int]) -> None:
-        self._monotonic_us = monotonic_us
-        self._zero = monotonic_us()
-        self._last = 0
-
-    def now(self) -> int:
-        """The next time; one more than the last on a tie."""
-        self._last = max(self._last + 1, self._monotonic_us() - self._zero)
-        return self._last
-
-
 class StreamWriter:
-    """One stream being written. Not for several threads, but for `sync`, which only asks the kernel."""
+    """One stream being written. Not for several threads, but for `sync` and `fail`, which the sync thread calls."""
 
     def __init__(self, folder: Path, header: Header, *, clock: SessionClock, wall_ms: Callable[[], int]) -> None:
-        """Make the file and its header durable in the folder. Raises RecordingFailed."""
+        """Make the file, its name durable in its folder, and write the header. Raises RecordingFailed."""
+        line = encode_header(header)
+        if header.seal != UNSEALED:
+            raise FormatError("this writer does not seal", offset=0)
         self.path = folder / f"{header.stream}.wgr"
         self.failed: RecordingFailed | None = None
         self._clock = clock
         self._wall_ms = wall_ms
         self._hash = hashlib.sha256()
-        self._length = 0
-        self._synced = 0
-        self._events = 0
-        self._bytes = 0
-        self._index: list[tuple[int, int]] = []
-        self._last_us = 0
-        self._segment_from = 0
-        self._segment_us = 0
-        self._bulk = False
+        self._length = self._synced = 0
+        self._events = self._bytes = 0
+        self._index = SegmentIndex()
+        self._last_us = self._segment_us = self._filled = 0
+        self._dirty_since_us: int | None = None
         self._compressor: Compressor | None = None
         self._closed = False
         self._fd_turn = threading.Lock()
         self._fd = -1
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(folder)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_APPEND | os.O_CLOEXEC
             self._fd = os.open(self.path, flags, 0o600)
-            self._write(encode_header(header))
-            self._open_segment()
-            _sync_folder(folder)
+            self._write(line)
+            self._open_segment(clock.now(), bulk=False)
+            sync_folder(folder)
         except OSError as error:
-            self._fail(error)
-        except RecordingFailed:
-            self.abandon()
-            raise
+            raise self._failure(error) from error
 
     def put(self, code: Code, data: bytes) -> None:
         """Record one event; returns after write(2) took all of it. Raises RecordingFailed."""
         self.put_batch([(code, data)])
 
     def put_batch(self, items: Sequence[tuple[Code, bytes]]) -> None:
-        """Record what one turn of the loop brought: as few records as the size limit allows. Raises RecordingFailed."""
+        """Record what one turn of the loop brought, as few records as the size limit allows. Raises RecordingFailed."""
         if self.failed is not None:
             raise self.failed
         if self._closed:
             raise RecordingFailed("the stream is closed")
-        waiting: list[tuple[Code, bytes]] = []
-        size = 0
-        for code, data in items:
-            for start in range(0, len(data) or 1, PART_MAX_BYTES):
-                part = data[start : start + PART_MAX_BYTES] if len(data) > PART_MAX_BYTES else data
-                if waiting and size + len(part) > RECORD_MAX_BYTES:
-                    self._put_record(waiting)
-                    waiting, size = [], 0
-                waiting.append((code, part))
-                size += len(part)
-        if waiting:
-            self._put_record(waiting)
+        try:
+            for record in _portions(items):
+                self._put_record(record)
+        except RecordingFailed:
+            raise
+        except (
+            BaseException
+        ) as error:  # the compressor may have moved on without its bytes: nothing after them would open
+            failed = self._failure(error)
+            if isinstance(error, Exception):
+                raise failed from error
+            raise
 
     def head(self) -> Head:
         """Length and hash of everything written so far."""
-        return Head(self._length, self._hash.copy().hexdigest())
+        return Head(self._length, self._hash.hexdigest())
+
+    @property
+    def dirty_since_us(self) -> int | None:
+        """The session's time of the oldest byte that may not be durable yet, or a little before it. Source: E2."""
+        return self._dirty_since_us
 
     def tick(self) -> None:
         """Close the segment of an idle stream that has grown old. Raises RecordingFailed."""
-        if not self._closed and self.failed is None and self._length > self._segment_from:
+        if not self._closed and self.failed is None and self._filled:
             now = self._clock.now()
             if now - self._segment_us > SEGMENT_MAX_US:
-                self._open_segment(now)
+                self._open_segment(now, bulk=False)
 
     def sync(self) -> None:
-        """fdatasync when something is not durable yet; for the sync thread. Raises OSError."""
-        with self._fd_turn:
-            length = self._length
-            if self._fd >= 0 and length != self._synced:
-                os.fdatasync(self._fd)
-                self._synced = length
+        """fdatasync when something is not durable yet; for the sync thread. Raises OSError, which is final: see `fail`."""
+        with self._fd_turn:  # held for the dup only: who lets go of the file never waits for a hung disk
+            length, last_us = self._length, self._last_us
+            if self._fd < 0 or length == self._synced:
+                return
+            fd = os.dup(self._fd)
+        try:
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
+        self._synced = length
+        self._dirty_since_us = None if length == self._length else last_us
 
-    def fail(self, error: OSError) -> None:
-        """Mark the stream as failed from outside: the kernel could not keep what it had taken."""
-        self.failed = self.failed or RecordingFailed(error.strerror or type(error).__name__)
+    def fail(self, error: BaseException) -> None:
+        """Mark the stream as failed, also from outside: the kernel could not keep what it had taken."""
+        self.failed = self.failed or RecordingFailed(getattr(error, "strerror", None) or type(error).__name__)
 
     def close(self, reason: str) -> Head:
         """Write END, make it durable, close the file; a second call does nothing. Raises RecordingFailed."""
@@ -146,11 +147,13 @@ class StreamWriter:
             return self.head()
         if self.failed is not None:
             raise self.failed
+        self._end_frame()
         end = End(
+            before=self._hash.hexdigest(),
             bytes=self._bytes,
             events=self._events,
-            index=tuple(self._index),
-            reason=reason,
+            index=self._index.entries,
+            reason=reason[:REASON_MAX_CHARS],
             t_us=self._clock.now(),
             wall_ms=self._wall_ms(),
         )
@@ -158,64 +161,69 @@ class StreamWriter:
         try:
             self.sync()
         except OSError as error:
-            self._fail(error)
-        self._release()
+            raise self._failure(error) from error
+        self.abandon()
         return self.head()
 
     def abandon(self) -> None:
         """Let go of the file as it is, without an END; a second call does nothing."""
-        self._release()
-
-    def _put_record(self, items: Sequence[tuple[Code, bytes]]) -> None:
-        now = self._clock.now()
-        if self._length - self._segment_from > SEGMENT_MAX_BYTES or now - self._segment_us > SEGMENT_MAX_US:
-            self._open_segment(now)
-            now = self._clock.now()
-        parts = []
-        for code, data in items:
-            parts.append(encode_event(code, now - self._last_us, data))
-            self._bytes += len(data)
-            self._last_us, now = now, self._clock.now() if len(parts) < len(items) else now
-        self._events += len(parts)
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-        if self._compressor is not None:
-            body = self._compressor.flush(body)
-        self._write(encode_record(RecordType.DATA, body))
-
-    def _open_segment(self, now: int | None = None) -> None:
-        now = self._clock.now() if now is None else now
-        self._bulk = bool(self._index) and now - self._segment_us < BULK_US
-        codec = Codec.PLAIN if self._bulk else Codec.ZSTD
-        self._compressor = None if codec is Codec.PLAIN else Compressor()
-        segment = Segment(len(self._index), codec, now, self._wall_ms(), self._hash.digest())
-        self._index.append((self._length, now))
-        self._write(encode_segment(segment))
-        self._segment_from, self._segment_us, self._last_us = self._length, now, now
-
-    def _write(self, record: bytes) -> None:
-        try:
-            written = os.write(self._fd, record)
-        except OSError as error:
-            self._fail(error)
-        if written != len(record):
-            self._length += written
-            self._hash.update(record[:written])
-            self._fail(OSError(28, "short write"))
-        self._length += written
-        self._hash.update(record)
-
-    def _fail(self, error: OSError) -> Any:
-        self.fail(error)
-        self._release()
-        raise self.failed or RecordingFailed(str(error)) from error
-
-    def _release(self) -> None:
         self._closed = True
         self._compressor = None
         with self._fd_turn:
             if self._fd >= 0:
                 os.close(self._fd)
                 self._fd = -1
+
+    def _put_record(self, items: Sequence[tuple[Code, bytes]]) -> None:
+        now = self._clock.now()
+        if self._filled >= SEGMENT_MAX_BYTES or now - self._segment_us > SEGMENT_MAX_US:
+            self._open_segment(now, bulk=now - self._segment_us < BULK_US)
+            now = self._clock.now()
+        parts: list[bytes] = []
+        for code, data in items:
+            now = self._clock.now() if parts else now
+            parts += encode_event_head(code, now - self._last_us, len(data)), data
+            self._bytes += len(data)
+            self._last_us = now
+        self._events += len(items)
+        plain = b"".join(parts)
+        self._filled += len(plain)
+        if self._compressor is None:
+            self._write(encode_record(RecordType.DATA, plain))
+        else:
+            self._write(encode_record(RecordType.DATA, self._compressor.flush(plain)))
+
+    def _open_segment(self, now: int, *, bulk: bool) -> None:
+        self._end_frame()
+        codec = Codec.PLAIN if bulk else Codec.ZSTD
+        segment = Segment(self._index.count, codec, now, self._wall_ms(), self._hash.digest())
+        self._index.add(self._length, now)
+        self._write(encode_segment(segment))
+        self._compressor = None if bulk else Compressor()
+        self._segment_us = self._last_us = now
+        self._filled = 0
+
+    def _end_frame(self) -> None:
+        if self._compressor is not None:
+            self._write(encode_record(RecordType.DATA, self._compressor.end()))
+            self._compressor = None
+
+    def _write(self, record: bytes) -> None:
+        if self._dirty_since_us is None:
+            self._dirty_since_us = self._last_us
+        try:
+            written = os.write(self._fd, record)
+        except OSError as error:
+            raise self._failure(error) from error
+        self._length += written
+        self._hash.update(record if written == len(record) else record[:written])
+        if written != len(record):
+            raise self._failure(OSError(errno.ENOSPC, "short write"))
+
+    def _failure(self, error: BaseException) -> RecordingFailed:
+        self.fail(error)
+        self.abandon()
+        return self.failed or RecordingFailed(str(error))
 
 
 class GroupSync:
@@ -234,6 +242,7 @@ class GroupSync:
     def start(self) -> None:
         """Begin; a second call does nothing."""
         if self._thread is None:
+            self._stop.clear()
             self._thread = threading.Thread(target=self._run, name="recorder-sync", daemon=True)
             self._thread.start()
 
@@ -271,23 +280,18 @@ class GroupSync:
                 self._on_failure(writer, writer.failed or RecordingFailed(str(error)))
 
 
-@dataclass(frozen=True, slots=True)
-class FreeSpace:
-    """What is left on the file system of a folder."""
-
-    bytes_free: int
-    fraction_free: float
-
-
-def free_space(folder: Path) -> FreeSpace:
-    """How much an ordinary process may still write there. Raises OSError."""
-    usage = shutil.disk_usage(folder)
-    return FreeSpace(usage.free, usage.free / usage.total if usage.total else 0.0)
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+def _portions(items: Sequence[tuple[Code, bytes]]) -> Iterator[list[tuple[Code, bytes]]]:
+    """The items of one turn as a record each, in order; data longer than one event may be is cut."""
+    waiting: list[tuple[Code, bytes]] = []
+    size = 0
+    for code, data in items:
+        for start in range(0, len(data) or 1, PART_MAX_BYTES):
+            part = data if len(data) <= PART_MAX_BYTES else data[start : start + PART_MAX_BYTES]
+            needed = len(part) + EVENT_HEAD_MAX_BYTES
+            if waiting and size + needed > RECORD_MAX_BYTES:
+                yield waiting
+                waiting, size = [], 0
+            waiting.append((code, part))
+            size += needed
+    if waiting:
+        yield waiting
