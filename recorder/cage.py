@@ -75,18 +75,21 @@ class CagedScreen:
             raise ScreenLost from None
 
     def _ask(self, what: bytes, data: bytes) -> Any:
-        to, back = self._child.stdin, self._child.stdout
-        if to is None or back is None:
-            raise ScreenLost
         try:
-            to.write(_REQUEST.pack(what, len(data)) + data)
-            to.flush()
-            (length,) = _LENGTH.unpack(_exactly(back, _LENGTH.size))
-            if length > ANSWER_MAX_BYTES:
-                raise ScreenLost
-            return json.loads(_exactly(back, length))
+            return json.loads(self._exchange(_REQUEST.pack(what, len(data)) + data))
         except (OSError, EOFError, ValueError, RecursionError):
             raise ScreenLost from None
+
+    def _exchange(self, request: bytes) -> bytes:
+        to, back = self._child.stdin, self._child.stdout
+        if to is None or back is None:
+            raise EOFError
+        to.write(request)
+        to.flush()
+        (length,) = _LENGTH.unpack(_exactly(back, _LENGTH.size))
+        if length > ANSWER_MAX_BYTES:
+            raise ValueError("an answer longer than any screen")
+        return _exactly(back, length)
 
 
 def _decode_run(text: object, foreground: object, background: object, attributes: object) -> Run:

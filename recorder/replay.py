@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TextIO
 
-from recorder.cage import CagedScreen
+from recorder.cage import PROCESSOR_MAX_S, CagedScreen
 from recorder.format import Code, Event
 from recorder.frames import ENTER, LEAVE, Painter, plain
 from recorder.reader import read
@@ -31,14 +31,15 @@ def play(
     start_us: int = 0,
     idle_max_us: int | None = None,
     size: tuple[int, int] = DEFAULT_SIZE,
+    processor_max_s: int = PROCESSOR_MAX_S,
 ) -> None:
     """Show a screen stream on a terminal; what stood there at the end is left below as plain lines.
 
     sleep: seconds; speed: 2.0 is twice as fast; start_us: what came before is on the first frame; idle_max_us: longer pauses
-    are cut to this; size: columns and rows of the terminal. Restores the terminal however it ends, and says so when the
-    emulator gave up. Raises FormatError at damage, OSError.
+    are cut to this; size: columns and rows of the terminal; processor_max_s: how long the emulator may compute in all.
+    Restores the terminal however it ends, and says so when the emulator gave up. Raises FormatError at damage, OSError.
     """
-    with CagedScreen(*DEFAULT_SIZE) as screen:
+    with CagedScreen(*DEFAULT_SIZE, processor_max_s=processor_max_s) as screen:
         playing = _Playing(screen, out, sleep, speed, idle_max_us, size)
         _write(out, ENTER)
         lost = ""
