@@ -1,40 +1,34 @@
-# wicketgate: the environment is ./.venv; every target sets up what it needs, and only once.
-.PHONY: help setup test-tools demo test check lint bench clean
+# wicketgate: the environment is ./.venv; every target sets up what it needs, and only what is not there yet.
+.PHONY: help setup test-tools demo test check bench clean
 .DEFAULT_GOAL := help
+SHELL := /bin/bash
 
-PYTHON ?= python3
-VENV := .venv
-BIN := $(VENV)/bin
-STAMP := .setup/environment
-TOOLS_STAMP := .setup/test-tools
+export PYTHON ?= python3
+BIN := .venv/bin
 
 help: ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-$(STAMP): pyproject.toml uv.lock .ci/setup.sh
-	@PYTHON="$(PYTHON)" bash .ci/setup.sh environment
-	@mkdir -p .setup && touch $@
+setup: ## make ./.venv as uv.lock says
+	@bash .ci/setup.sh environment
 
-$(TOOLS_STAMP): .ci/setup.sh
+test-tools: ## the programs that tests and benchmarks run for real: sshd, chromium, PostgreSQL, ...
 	@bash .ci/setup.sh test-tools
-	@mkdir -p .setup && touch $@
 
-setup: $(STAMP) ## make ./.venv as uv.lock says
-
-demo: $(STAMP) ## Kestrel Flat on loopback; make demo ARGS=--story plays the story
+demo: setup ## Kestrel Flat on loopback; make demo ARGS=--story plays the story unattended
 	@$(BIN)/wicketgate demo $(ARGS)
 
-check: $(STAMP) ## lint and types
+check: setup ## lint and types
 	$(BIN)/uv lock --check --quiet
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: $(STAMP) $(TOOLS_STAMP) check ## everything that CI runs
-	$(BIN)/pytest -q -n 2 --dist loadfile $(ARGS)
+test: setup test-tools check ## everything CI runs: check, then all tests; make test ARGS='-k house' for some
+	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
-bench: $(STAMP) $(TOOLS_STAMP) ## ratios against OpenSSH alone, in one run
+bench: setup test-tools ## ratios against OpenSSH alone, in one run
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-clean: ## remove what setup and the tools made
-	rm -rf $(VENV) .setup .mypy_cache .ruff_cache .pytest_cache .hypothesis dist tests/.artifacts
+clean: ## remove what set-up and the tools made; never a home
+	rm -rf .venv .setup .mypy_cache .ruff_cache .pytest_cache .hypothesis dist tests/.artifacts
