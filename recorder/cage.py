@@ -19,11 +19,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, BinaryIO, Final, Self
 
-from recorder.screen import AvtScreen, Colour, Row, Run, ScreenLost, clamp
+from recorder.screen import FEED_BYTES, AvtScreen, Colour, Row, Run, ScreenLost, clamp
 
 MEMORY_MAX_BYTES: Final = 512 << 20
 PROCESSOR_MAX_S: Final = 300
-FEED_MAX_BYTES: Final = 4096
 ANSWER_MAX_BYTES: Final = 32 << 20
 _REQUEST: Final = struct.Struct("<cI")
 _LENGTH: Final = struct.Struct("<I")
@@ -57,8 +56,8 @@ class CagedScreen:
 
     def feed(self, data: bytes) -> list[str]:
         gone: list[str] = []
-        for start in range(0, len(data), FEED_MAX_BYTES):
-            lines = self._ask(b"F", data[start : start + FEED_MAX_BYTES])
+        for start in range(0, len(data), FEED_BYTES):
+            lines = self._ask(b"F", data[start : start + FEED_BYTES])
             if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
                 raise ScreenLost
             gone += lines

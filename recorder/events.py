@@ -38,14 +38,14 @@ def decode_events(plain: bytes, *, after_us: int, offset: int) -> Iterator[Event
 
     after_us: time of the event before; offset: of the record, for errors. Times must rise, as every writer makes them (E6).
     """
-    at, t_us = 0, after_us
-    while at < len(plain):
+    at, t_us, end = 0, after_us, len(plain)
+    while at < end:
         code = _CODES.get(plain[at])
         if code is None:
             raise FormatError(f"unknown event code {plain[at]}", offset=offset)
         dt_us, at = _decode_leb(plain, at + 1, offset)
         length, at = _decode_leb(plain, at, offset)
-        if length > EVENT_MAX_BYTES or at + length > len(plain):
+        if length > EVENT_MAX_BYTES or at + length > end:
             raise FormatError("event longer than its record", offset=offset)
         t_us += dt_us
         if not dt_us or t_us >= TIME_MAX_US:

@@ -87,6 +87,9 @@ class RecordType(IntEnum):
     END = 3
 
 
+_KNOWN_TYPES: Final = frozenset(RecordType)
+
+
 class Codec(IntEnum):
     """How the DATA bodies of one segment hold their events."""
 
@@ -246,7 +249,7 @@ def decode_record_head(head: bytes, *, offset: int) -> tuple[int, int]:
     """(type, body length) of a record's first four bytes. Raises FormatError for type 0 and unknown types below 128."""
     (word,) = _HEAD.unpack(head)
     kind, length = word & 0xFF, word >> 8
-    if kind == 0 or (kind < FIRST_SKIPPED_TYPE and kind not in tuple(RecordType)):
+    if kind == 0 or (kind < FIRST_SKIPPED_TYPE and kind not in _KNOWN_TYPES):
         raise FormatError(f"unknown record type {kind}", offset=offset)
     return kind, length
 

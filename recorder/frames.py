@@ -53,6 +53,8 @@ def draw(row: Row, columns: int) -> str:
 
 def fit(cells: str, columns: int) -> str:
     """The clean characters of at most so many cells; a wide one that is cut, or was no fit character, keeps its width."""
+    if cells.isascii() and cells.isprintable():
+        return cells[:columns]
     out: list[str] = []
     for at, char in enumerate(cells[:columns]):
         if char == CONTINUED and at:

@@ -14,7 +14,7 @@ from recorder.cage import PROCESSOR_MAX_S, CagedScreen
 from recorder.format import Code, Event
 from recorder.frames import ENTER, LEAVE, Painter, plain
 from recorder.reader import read
-from recorder.screen import DEFAULT_SIZE, Row, Screen, ScreenLost, decode_size
+from recorder.screen import DEFAULT_SIZE, FEED_BYTES, Row, Screen, ScreenLost, decode_size
 
 FRAME_US: Final = 33_000
 GAP_MAX_US: Final = 24 * 3600 * 1_000_000
@@ -69,6 +69,7 @@ class _Playing:
         self._speed = speed
         self._gap_max_us = min(GAP_MAX_US, GAP_MAX_US if idle_max_us is None else idle_max_us)
         self._painter = Painter(*size)
+        self._waiting = bytearray()
         self._drawn: list[Row] = []
 
     def run(self, path: Path, start_us: int) -> None:
@@ -93,11 +94,19 @@ class _Playing:
 
     def _take(self, event: Event) -> None:
         if event.code is not Code.RESIZE:
-            self._screen.feed(event.data)
+            self._waiting += event.data
+            if len(self._waiting) >= FEED_BYTES:
+                self._feed()
         elif (size := decode_size(event.data)) is not None:
+            self._feed()
             self._screen.resize(*size)
 
+    def _feed(self) -> None:
+        self._screen.feed(bytes(self._waiting))
+        self._waiting.clear()
+
     def _draw(self) -> None:
+        self._feed()
         self._drawn = self._screen.rows()
         _write(self._out, self._painter.frame(self._drawn))
 

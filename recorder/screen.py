@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from avt._avt import Color, Pen, Vt
+from avt._avt import Color, Line, Pen, Vt
 
 Colour = tuple[int, ...] | None
 """None: the terminal's own; one number: of its palette; three: red, green, blue."""
@@ -18,6 +18,8 @@ Colour = tuple[int, ...] | None
 DEFAULT_SIZE: Final = (80, 24)
 SLICE_CHARS: Final = 512
 """Ten bytes (`x CSI 65535 b`) can scroll hundreds of lines: fed whole, a chunk of them would ask for gigabytes."""
+FEED_BYTES: Final = 4096
+"""How much to gather before a screen is fed: a caged one answers each time."""
 GONE_MAX_LINES: Final = 512
 CONTINUED: Final = "\0"
 """Stands in a row for the second half of a wide character."""
@@ -72,6 +74,7 @@ class AvtScreen:
 
     def __init__(self, columns: int, rows: int) -> None:
         self._vt = Vt(*clamp(columns, rows), scrollback_limit=0)
+        self._rows: dict[str, Row] = {}
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
 
     def feed(self, data: bytes) -> list[str]:
@@ -83,15 +86,13 @@ class AvtScreen:
 
     def resize(self, columns: int, rows: int) -> None:
         self._vt.resize(*clamp(columns, rows))
+        self._rows.clear()  # rows of other lengths could have the same key
 
     def rows(self) -> list[Row]:
-        return [
-            tuple(
-                _run("".join(cell.char if cell.width else CONTINUED for cell in cells), cells[0].pen)
-                for cells in line.chunks(lambda one, next_one: bool(one.pen != next_one.pen))
-            )
-            for line in self._vt.view()
-        ]
+        # Most rows stood there at the last look, if on another line; avt's own text of one, pens and all, is the key.
+        lines = [(repr(line), line) for line in self._vt.view()]
+        self._rows = {text: self._rows.get(text) or _row(line) for text, line in lines}
+        return [self._rows[text] for text, _ in lines]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -109,6 +110,13 @@ def decode_size(data: bytes) -> tuple[int, int] | None:
         return None
     columns, rows = _SIZE.unpack(data)
     return clamp(columns, rows)
+
+
+def _row(line: Line) -> Row:
+    return tuple(
+        _run("".join(cell.char if cell.width else CONTINUED for cell in cells), cells[0].pen)
+        for cells in line.chunks(lambda one, next_one: bool(one.pen != next_one.pen))
+    )
 
 
 def _run(text: str, pen: Pen) -> Run:

@@ -8,7 +8,7 @@ from typing import Final
 from recorder.clean import clean
 from recorder.format import Code, Event
 from recorder.frames import plain
-from recorder.screen import Screen, decode_size
+from recorder.screen import FEED_BYTES, Screen, decode_size
 
 SAMPLE_US: Final = 1_000_000
 AGAIN_US: Final = 60_000_000
@@ -30,9 +30,10 @@ def screen_text(events: Iterable[Event], screen: Screen) -> Iterator[tuple[int, 
             due_us = None
         now_us = event.t_us
         if event.code is Code.RESIZE and (size := decode_size(event.data)) is not None:
+            yield from lines.flush(now_us)
             screen.resize(*size)
         if event.code in (Code.OUT, Code.ERR):
-            yield from lines.feed(event.data, now_us)
+            yield from lines.take(event.data, now_us)
             due_us = now_us + SAMPLE_US if due_us is None else due_us
     yield from lines.sample(now_us)
 
@@ -40,14 +41,23 @@ def screen_text(events: Iterable[Event], screen: Screen) -> Iterator[tuple[int, 
 class _Lines:
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
+        self._waiting = bytearray()
         self._shown: frozenset[str] = frozenset()
         self._told: dict[str, int] = {}
 
-    def feed(self, data: bytes, now_us: int) -> Iterator[tuple[int, str]]:
-        for line in self._screen.feed(data):
+    def take(self, data: bytes, now_us: int) -> Iterator[tuple[int, str]]:
+        self._waiting += data
+        if len(self._waiting) >= FEED_BYTES:
+            yield from self.flush(now_us)
+
+    def flush(self, now_us: int) -> Iterator[tuple[int, str]]:
+        gone = self._screen.feed(bytes(self._waiting))
+        self._waiting.clear()
+        for line in gone:
             yield from self._fresh(clean(line.rstrip()), now_us)
 
     def sample(self, now_us: int) -> Iterator[tuple[int, str]]:
+        yield from self.flush(now_us)
         rows = [plain(row) for row in self._screen.rows()]
         for row in rows:
             yield from self._fresh(row, now_us)

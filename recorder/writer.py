@@ -68,8 +68,7 @@ class StreamWriter:
         self._length = self._synced = 0
         self._events = self._bytes = 0
         self._index = SegmentIndex()
-        self._last_us = self._segment_us = self._filled = 0
-        self._dirty_since_us: int | None = None
+        self._last_us = self._segment_us = self._filled = self._dirty_since_us = 0
         self._compressor: Compressor | None = None
         self._closed = False
         self._fd_turn = threading.Lock()
@@ -114,7 +113,7 @@ class StreamWriter:
     @property
     def dirty_since_us(self) -> int | None:
         """The session's time of the oldest byte that may not be durable yet, or a little before it. Source: E2."""
-        return self._dirty_since_us
+        return None if self._synced == self._length else self._dirty_since_us
 
     def tick(self) -> None:
         """Close the segment of an idle stream that has grown old. Raises RecordingFailed."""
@@ -134,8 +133,8 @@ class StreamWriter:
             os.fdatasync(fd)
         finally:
             os.close(fd)
+        self._dirty_since_us = last_us  # first this: a put that meets the new mark sets its own time
         self._synced = length
-        self._dirty_since_us = None if length == self._length else last_us
 
     def fail(self, error: BaseException) -> None:
         """Mark the stream as failed, also from outside: the kernel could not keep what it had taken."""
@@ -209,7 +208,7 @@ class StreamWriter:
             self._compressor = None
 
     def _write(self, record: bytes) -> None:
-        if self._dirty_since_us is None:
+        if self._synced == self._length:
             self._dirty_since_us = self._last_us
         try:
             written = os.write(self._fd, record)

@@ -77,6 +77,21 @@ def test_arbitrary_output_draws_nothing_but_frames(pieces: list[bytes], columns:
     assert all(1 <= row <= rows for row in places)
 
 
+@given(pieces=pieces, sizes=st.lists(st.tuples(st.integers(2, 30), st.integers(1, 8)), min_size=12, max_size=12))
+@settings(max_examples=150, deadline=None)
+def test_rows_that_were_kept_are_the_rows_that_are_shown(pieces: list[bytes], sizes: list[tuple[int, int]]) -> None:
+    kept = AvtScreen(30, 8)
+    for number, piece in enumerate(pieces):
+        kept.feed(piece)
+        if number % 3 == 2:
+            kept.resize(*sizes[number])
+        shown = kept.rows()
+        kept._rows.clear()
+        assert shown == kept.rows()
+        kept.feed(piece[::2])
+        kept.rows()
+
+
 @given(text=st.text())
 def test_clean_text_prints_and_keeps_its_length(text: str) -> None:
     assert len(clean(text)) == len(text)
