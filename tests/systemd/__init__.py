@@ -1,0 +1,1 @@
+"""The units: that systemd takes them, and how little each may do."""
