@@ -68,6 +68,7 @@ environment() {
 
 test_tools() {
     local missing=()
+    command -v git >/dev/null || missing+=(git)
     [ -x /usr/sbin/sshd ] || missing+=(openssh-server)
     { command -v ssh && command -v scp && command -v sftp; } >/dev/null || missing+=(openssh-client)
     command -v rsync >/dev/null || missing+=(rsync)
