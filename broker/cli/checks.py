@@ -1,0 +1,170 @@
+"""What must be so before anything starts; `doctor` asks the same questions. Each answer is one line that says how to mend it.
+
+Source: issue A, "Bad input"; security.md TIM-2, FLT-1.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from broker.clock import SystemClock
+from broker.domain.errors import BrokerError, Code
+from broker.settings import Address, Home, Settings
+from broker.store import ledger
+from broker.store.db import Database
+
+CA_NAMES: Final = ("gate", "asset", "host")
+
+
+class Part(StrEnum):
+    """The processes of a deployment."""
+
+    BROKER = "broker"
+    SIGNER = "signer"
+    APPROVAL = "approval"
+    RECORDER = "recorder"
+
+
+EVERYTHING: Final = frozenset({Part.BROKER, Part.SIGNER, Part.APPROVAL})
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One thing to check. ask: gives what was found in a few words; parts: the processes that cannot do without it."""
+
+    name: str
+    parts: frozenset[Part]
+    ask: Callable[[Home, Settings], str]
+
+
+def ask_all(home: Home, settings: Settings, parts: frozenset[Part]) -> None:
+    """Raise BrokerError for the first thing that is wrong for any of these processes."""
+    for question in QUESTIONS:
+        if question.parts & parts:
+            question.ask(home, settings)
+
+
+def _writable(*names: str) -> Callable[[Home, Settings], str]:
+    def ask(home: Home, _settings: Settings) -> str:
+        for folder in [home.path / name for name in names]:
+            try:
+                tempfile.TemporaryFile(dir=folder).close()  # asked by doing: a mode says nothing of a read-only disk
+            except OSError as error:
+                raise _bad(f"home: {folder} is not writable ({error.strerror}); mend its owner and mode") from None
+        return ", ".join(names)
+
+    return ask
+
+
+def _private(path_of: Callable[[Home], Path], what: str) -> Callable[[Home, Settings], str]:
+    def ask(home: Home, _settings: Settings) -> str:
+        path = path_of(home)
+        try:
+            with path.open("rb") as file:
+                first, mode = file.read(64), os.fstat(file.fileno()).st_mode
+        except FileNotFoundError:
+            raise _bad(f"{what} {path} is missing; restore it from your backup") from None
+        except OSError as error:
+            raise _bad(f"{what} {path} cannot be read ({error.strerror}); mend its owner and mode") from None
+        if not first.startswith(b"-----BEGIN OPENSSH PRIVATE KEY-----"):
+            raise _bad(f"{what} {path} is damaged; restore it from your backup")
+        if mode & 0o077:
+            raise _bad(f"{what} {path} is open to others ({stat.filemode(mode)}); chmod 600 {path}")
+        return str(path)
+
+    return ask
+
+
+def _ca_key(name: str) -> Callable[[Home, Settings], str]:
+    return _private(lambda home: home.ca_key(name), f"the {name} CA key")
+
+
+def _seal_key(home: Home, _settings: Settings) -> str:
+    home.read_seal_key()
+    mode = home.seal_key.stat().st_mode
+    if mode & 0o027:  # the group may read: two doors take codes
+        raise _bad(f"seal key {home.seal_key} is open to others ({stat.filemode(mode)}); chmod 640 {home.seal_key}")
+    return str(home.seal_key)
+
+
+def _gate_public(home: Home, _settings: Settings) -> str:
+    path = home.ca_key("gate").with_name("gate.pub")
+    try:
+        path.read_bytes()
+    except OSError as error:
+        raise _bad(f"the gate CA's public key {path} cannot be read ({error.strerror}); restore it") from None
+    return str(path)
+
+
+def _schema(home: Home, settings: Settings) -> str:
+    db = Database.open(home.database_url(settings), SystemClock())
+    try:
+        db.check_schema()
+        with db.begin():
+            pass  # asked by doing: a database that cannot be written admits nobody
+    finally:
+        db.close()
+    return "of this release, writable"
+
+
+def _clock(home: Home, settings: Settings) -> str:
+    """TIM-2: with a clock behind the ledger's last entry nothing may be admitted or signed."""
+    db = Database.open(home.database_url(settings), SystemClock())
+    try:
+        with db.read() as tx:
+            last = ledger.show(tx, last=1)
+            now = tx.now
+    finally:
+        db.close()
+    if last and last[0].at > now:
+        raise _bad(
+            f"the clock says {now:%Y-%m-%d %H:%M:%S} UTC, but the ledger's last entry is of "
+            f"{last[0].at:%Y-%m-%d %H:%M:%S} UTC; set the clock"
+        )
+    return "not behind the ledger"
+
+
+def _free_port(what: str, address_of: Callable[[Settings], Address]) -> Callable[[Home, Settings], str]:
+    def ask(_home: Home, settings: Settings) -> str:
+        address = address_of(settings)
+        if what == "ssh_listen" and os.environ.get("LISTEN_PID") == str(os.getpid()):
+            return "handed over by systemd"
+        try:
+            found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            for family, kind, protocol, _, where in found:
+                with socket.socket(family, kind, protocol) as sock:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    sock.bind(where)
+                    sock.listen(1)
+        except OSError as error:
+            raise _bad(f"{what} {address}: {error.strerror}; choose another in settings.toml") from None
+        return f"{address} is free"
+
+    return ask
+
+
+def _bad(detail: str) -> BrokerError:
+    return BrokerError(Code.UNAVAILABLE, detail)
+
+
+QUESTIONS: Final = (
+    Question("run folder", EVERYTHING, _writable("run")),
+    Question("recordings folder", frozenset({Part.BROKER}), _writable("recordings")),
+    *(Question(f"{name} CA key", frozenset({Part.SIGNER}), _ca_key(name)) for name in CA_NAMES),
+    Question("gate CA, public", frozenset({Part.BROKER}), _gate_public),
+    Question("host key", frozenset({Part.BROKER}), _private(lambda home: home.host_key, "the host key")),
+    Question("seal key", frozenset({Part.BROKER, Part.APPROVAL}), _seal_key),
+    Question("database", EVERYTHING, _schema),
+    Question("clock", EVERYTHING, _clock),
+    Question("ssh port", frozenset({Part.BROKER}), _free_port("ssh_listen", lambda settings: settings.ssh)),
+    Question("web port", frozenset({Part.APPROVAL}), _free_port("web_listen", lambda settings: settings.web)),
+)
+"""Everything, in the order in which it is asked; a missing folder explains more than what follows from it."""

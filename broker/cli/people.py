@@ -1,0 +1,124 @@
+"""Commands on people: who there is, how they enrol."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from broker import desk, enrolment
+from broker.cli.context import database, done, local_name, origin, show
+from broker.domain.errors import BrokerError, Code
+from broker.domain.ids import SiteId
+from broker.domain.people import Role, RoleAt
+from broker.identity import Seal
+from broker.store import inventory, people
+
+JSON = typer.Option(False, "--json", help="one JSON document on stdout, for tools")
+person = typer.Typer(help="Named people.", rich_markup_mode=None)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands to the program."""
+    app.add_typer(person, name="person")
+    app.command("invite")(invite)
+    app.command("enrol")(enrol)
+
+
+@person.command("add")
+def person_add(
+    handle: str,
+    name: str = typer.Option(..., "--name", metavar="N"),
+    vendor_name: str = typer.Option(None, "--vendor", metavar="V"),
+    role: Annotated[list[Role] | None, typer.Option("--role", help="may be given again")] = None,
+    site: Annotated[
+        list[str] | None, typer.Option("--site", metavar="S", help="where the roles hold; none: at every site")
+    ] = None,
+    human: str = typer.Option("", "--human", metavar="ID", help="the same for all handles of one human"),
+    as_json: bool = JSON,
+) -> None:
+    """Add a person: an engineer of a vendor, or somebody of the site with roles."""
+    if bool(vendor_name) == bool(role):
+        raise BrokerError(Code.INVALID, "give either --vendor or --role: nobody is both")
+    if site and not role:
+        raise BrokerError(Code.INVALID, "--site says where a --role holds; an engineer has none")
+    with database() as (db, _, _), db.begin() as tx:
+        places: list[SiteId | None] = [inventory.load_site(tx, one).id for one in site or ()]
+        made = people.insert_person(
+            tx,
+            handle=handle,
+            name=name,
+            by=local_name(),
+            vendor_id=None if not vendor_name else inventory.load_vendor(tx, vendor_name).id,
+            roles=[RoleAt(one, place) for one in role or () for place in places or [None]],
+            human=human,
+        )
+    done({"id": made.handle, "state": "added"}, f"{made.handle} added; next: invite {made.handle}", as_json=as_json)
+
+
+@person.command("list")
+def person_list(as_json: bool = JSON) -> None:
+    """List the people."""
+    with database() as (db, _, _), db.read() as tx:
+        places = {one.id: one.name for one in inventory.sites(tx)}
+        firms = {one.id: one.name for one in inventory.vendors(tx)}
+        rows = [
+            {
+                "id": one.handle,
+                "name": one.name,
+                "vendor": None if one.vendor_id is None else firms[one.vendor_id],
+                "roles": sorted(
+                    f"{at.role.value}@{places.get(at.site_id, '*') if at.site_id else '*'}" for at in one.roles
+                ),
+                "state": "active" if one.disabled_at is None else "disabled",
+            }
+            for one in people.people(tx)
+        ]
+    show(rows, ["id", "name", "vendor", "roles", "state"], as_json=as_json, none="nobody yet")
+
+
+@person.command("disable")
+def person_disable(handle: str, as_json: bool = JSON) -> None:
+    """Disable a person: their sessions end, nothing lets them in."""
+    with database() as (db, _, _), db.begin() as tx:
+        desk.disable_person(tx, handle=handle, by=local_name())
+    done({"id": handle, "state": "disabled"}, f"{handle} disabled", as_json=as_json)
+
+
+def invite(handle: str, as_json: bool = JSON) -> None:
+    """Print a one-time enrolment link and code, good for 24 hours."""
+    with database() as (db, settings, home), db.begin() as tx:
+        code = enrolment.invite(tx, handle=handle, by=local_name())
+    link = f"{origin(settings, home)}/enrol/{code}"
+    done({"id": handle, "state": "invited", "link": link, "code": code}, f"{link}\ncode {code}", as_json=as_json)
+
+
+def enrol(
+    handle: str,
+    key: Annotated[Path | None, typer.Option("--key", metavar="FILE.pub")] = None,
+    password_stdin: bool = typer.Option(False, "--password-stdin", help="read a web password from stdin, one line"),
+    as_json: bool = JSON,
+) -> None:
+    """Enrol somebody on this machine; prints the TOTP provisioning URI, once."""
+    try:
+        line = None if key is None else key.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BrokerError(Code.INVALID, f"{key} cannot be read: {error}") from None
+    password = sys.stdin.readline().rstrip("\n") if password_stdin else None
+    with database() as (db, settings, home):
+        seal = Seal(home.read_seal_key())
+        with db.begin() as tx:
+            made = enrolment.enrol(
+                tx,
+                handle=handle,
+                key_line=line,
+                password=password,
+                seal=seal,
+                by=local_name(),
+                issuer=settings.totp_issuer,
+            )
+    document = {"handle": made.handle, "totp_uri": made.totp_uri, "key_fingerprint": made.key_fingerprint}
+    document |= {"id": made.handle, "state": "enrolled"}
+    done(document, f"{made.handle} enrolled\n{made.totp_uri}", as_json=as_json)

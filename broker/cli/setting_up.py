@@ -1,0 +1,164 @@
+"""Commands that make a deployment: the home with its keys and its database, later releases' tables, the public keys to hand out."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from broker.cli.context import done, home, running_address
+from broker.cli.ending import Refused
+from broker.clock import SystemClock
+from broker.domain.errors import BrokerError
+from broker.settings import Home, Settings, load_settings, parse_settings, write_settings
+from broker.store.db import Database
+
+JSON = typer.Option(False, "--json", help="one JSON document on stdout, for tools")
+ca = typer.Typer(help="Public keys of the certificate authorities.", rich_markup_mode=None)
+
+
+class Authority(StrEnum):
+    """The three CAs, never mixed: what engineers carry, what the bastion shows to assets, the bastion's own name."""
+
+    GATE = "gate"
+    ASSET = "asset"
+    HOST = "host"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands to the program."""
+    app.command("init")(init)
+    app.command("migrate")(migrate)
+    app.add_typer(ca, name="ca")
+
+
+def init(
+    ssh: str = typer.Option(
+        None, "--ssh", metavar="HOST:PORT", help="where engineers connect; port 0 takes a free one"
+    ),
+    web: str = typer.Option(None, "--web", metavar="HOST:PORT", help="where the pages are"),
+    database: str = typer.Option(None, "--database", metavar="URL", help="else SQLite in the home"),
+    as_json: bool = JSON,
+) -> None:
+    """Make the home: settings, database and keys; refuses to overwrite."""
+    named = {"ssh_listen": ssh, "web_listen": web, "database": database}
+    changed = {key: value for key, value in named.items() if value is not None}
+    settings = parse_settings(changed, where="init")
+    here = home()
+    os.umask(0o077)
+    try:
+        with _all_or_nothing(here) as fresh:
+            _make(here, settings, fresh)
+            write_settings(here, changed)  # last: a home without settings is no home
+    except OSError as error:
+        raise Refused(f"home {here.path}: {error.strerror or error}; nothing was made") from None
+    done({"id": str(here.path), "state": "made"}, f"{here.path} made; next: site add, then serve", as_json=as_json)
+
+
+def _make(here: Home, settings: Settings, fresh: list[Path]) -> None:
+    from broker.signer.keys import CA_NAMES, make_key
+
+    for folder in (here.path, here.keys, here.recordings, here.run):
+        _folder(folder, fresh)
+    # The folders of the keys belong to one process each; an installation by systemd-tmpfiles has made them already.
+    for folder in (here.ca_key("gate").parent, here.host_key.parent, here.seal_key.parent):
+        _folder(folder, fresh)
+    for path, comment in [(here.ca_key(name), f"wicketgate {name} CA") for name in CA_NAMES] + [
+        (here.host_key, "wicketgate bastion")
+    ]:
+        fresh += [path, path.with_name(path.name + ".pub")]
+        make_key(path, comment)
+    fresh.append(here.seal_key)
+    _write_new(here.seal_key, secrets.token_bytes(32))
+    url = here.database_url(settings)
+    db = Database.open(url, SystemClock())
+    if url.startswith("sqlite:///"):
+        file = Path(url.removeprefix("sqlite:///"))
+        fresh += [file, *(file.with_name(file.name + ending) for ending in ("-wal", "-shm", "-journal"))]
+    try:
+        db.migrate()
+    finally:
+        db.close()
+
+
+@contextmanager
+def _all_or_nothing(here: Home) -> Iterator[list[Path]]:
+    """Refuse a home that is one already; take away what was made when something fails. fresh: what is ours to take away."""
+    usual = [here.settings_path, here.path / "wicketgate.db", here.host_key, here.seal_key]
+    usual += [here.ca_key(name.value) for name in Authority]
+    for path in usual:
+        if path.exists():
+            raise Refused(f"{path} is already there; nothing was changed")
+    fresh: list[Path] = []
+    try:
+        yield fresh
+    except BaseException:
+        for path in reversed(fresh):
+            with suppress(OSError):
+                path.rmdir() if path.is_dir() else path.unlink()
+        raise
+
+
+def _folder(path: Path, fresh: list[Path]) -> None:
+    if not path.is_dir():
+        path.mkdir(mode=0o700, parents=path.name == "", exist_ok=False)
+        fresh.append(path)
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def migrate(as_json: bool = JSON) -> None:
+    """Bring the database of an older release to this one.
+
+    Stop the services and back it up first. Does nothing when it is up to date; a newer one is refused.
+    """
+    here = home()
+    db = Database.open(here.database_url(load_settings(here)), SystemClock())
+    try:
+        with suppress(BrokerError):
+            db.check_schema()
+            done({"id": "database", "state": "current"}, "the database is up to date", as_json=as_json)
+            return
+        db.migrate()
+        db.check_schema()
+    finally:
+        db.close()
+    done({"id": "database", "state": "migrated"}, "the database has been brought to this release", as_json=as_json)
+
+
+@ca.command("show")
+def ca_show(
+    name: Annotated[Authority, typer.Argument(metavar="gate|asset|host")],
+    known_hosts: bool = typer.Option(False, "--known-hosts", help="as a @cert-authority line, for known_hosts"),
+    as_json: bool = JSON,
+) -> None:
+    """Print the public key of a CA: asset's is for TrustedUserCAKeys of the assets, host's for engineers' known_hosts."""
+    from broker.signer.keys import ca_line
+
+    if known_hosts and name is not Authority.HOST:
+        raise typer.BadParameter("--known-hosts is for the host CA; only it vouches for hosts")
+    here = home()
+    settings = load_settings(here)
+    line = ca_line(here, name.value)
+    if known_hosts:
+        line = f"@cert-authority {_names(here, settings)} {' '.join(line.split()[:2])}"
+    document: dict[str, Any] = {"id": name.value, "state": "current", "public_key": line}
+    done(document, line, as_json=as_json)
+
+
+def _names(here: Home, settings: Settings) -> str:
+    running = None if settings.ssh.port else running_address(here.ssh_address)
+    port = settings.ssh.port if running is None else running.port
+    return ",".join(name if port in (0, 22) else f"[{name}]:{port}" for name in settings.host_names)
