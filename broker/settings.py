@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 import socket
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from broker.domain.errors import BrokerError, Code
 from broker.domain.ids import quoted
 
+_HOST_NAME: Final = re.compile(r"[A-Za-z0-9:]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?")
 Seconds = Annotated[float, Field(gt=0, le=31_536_000)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
@@ -119,6 +122,18 @@ class Settings(BaseModel):
     def _is_address(cls, text: str) -> str:
         parse_address(text)
         return text
+
+    @field_validator("bastion_address")
+    @classmethod
+    def _is_ip_address(cls, text: str) -> str:
+        return str(ipaddress.ip_address(text)) if text else text
+
+    @field_validator("ssh_names")
+    @classmethod
+    def _are_host_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [name for name in names if not _HOST_NAME.fullmatch(name)]:
+            raise ValueError(f"{quoted(wrong[0])} is no host name")
+        return names
 
     @model_validator(mode="after")
     def _holds_together(self) -> Settings:

@@ -96,7 +96,9 @@ async def _is_ready(children: list[Child], stopping: asyncio.Task[bool]) -> bool
         return False
     _refuse_ended(children)
     if not newest.ready.is_set():
-        raise Refused(f"the {newest.part.value} was not ready within {READY_WITHIN_S:.0f} s; everything was stopped")
+        raise Refused(
+            f"the {newest.part.value} process was not ready within {READY_WITHIN_S:.0f} s; everything was stopped"
+        )
     return True
 
 
@@ -112,7 +114,7 @@ def _refuse_ended(children: list[Child]) -> None:
             status = child.ended.result()
             how = f"by signal {-status}" if status < 0 else f"with status {status}"
             when = "" if child.ready.is_set() else " before it was ready"
-            raise Refused(f"the {child.part.value} ended {how}{when}; everything was stopped")
+            raise Refused(f"the {child.part.value} process ended {how}{when}; everything was stopped")
 
 
 async def _end(children: list[Child]) -> None:

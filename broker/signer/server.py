@@ -14,17 +14,20 @@ import pwd
 import socket
 import struct
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any, Final
 
 import asyncssh
 
 from broker.clock import Clock
+from broker.domain.audit import ProcessStarted
 from broker.domain.errors import BrokerError
 from broker.domain.ids import GrantId, PersonId, SessionId, quoted
 from broker.settings import Home, Settings
 from broker.signer import signing
 from broker.signer.keys import CA_NAMES, ca_line, load_ca_key
 from broker.signer.signing import Order
+from broker.store import ledger
 from broker.store.db import Database
 
 log = logging.getLogger("broker.signer")
@@ -41,10 +44,18 @@ class Signer:
         self._keys: dict[str, asyncssh.SSHKey] = {name: load_ca_key(home, name) for name in CA_NAMES}
         self._lines = {name: ca_line(home, name) for name in CA_NAMES}
         self._peers = _allowed_uids(settings.signer_peers)
+        self._open: dict[asyncio.StreamWriter, asyncio.Task[Any] | None] = {}
+
+    async def close(self) -> None:
+        """Hang up on every peer, and wait until what was asked is done with."""
+        for writer in self._open:
+            writer.close()
+        await asyncio.gather(*[task for task in self._open.values() if task is not None], return_exceptions=True)
 
     async def serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one peer until it goes away; a stranger is not answered at all."""
         uid = peer_uid(writer.get_extra_info("socket"))
+        self._open[writer] = asyncio.current_task()
         try:
             if uid not in self._peers:
                 log.warning("uid %d may not ask the signer", uid)
@@ -59,6 +70,7 @@ class Signer:
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
+            del self._open[writer]
 
     async def _answer(self, line: bytes) -> dict[str, Any]:
         try:
@@ -67,8 +79,9 @@ class Signer:
                 return {"refused": "not a question"}
             return await self._decide(asked)
         except BrokerError as error:
+            log.warning("refused: %s", error.detail)
             return {"refused": error.detail, "code": error.code.value}
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, RecursionError):
             return {"refused": "not a question"}
         except Exception:
             log.exception("a question could not be answered")
@@ -110,6 +123,7 @@ async def serve(
     try:
         db.check_schema()
         signer = Signer(home, settings, db)
+        await db.run(ledger.append, ProcessStarted(process="signer", version=version("wicketgate")))
         home.run.mkdir(mode=0o750, parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             home.signer_socket.unlink()
@@ -120,6 +134,7 @@ async def serve(
             await stop.wait()
         finally:
             server.close()
+            await signer.close()
             with contextlib.suppress(FileNotFoundError):
                 home.signer_socket.unlink()
     finally:

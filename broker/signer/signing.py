@@ -7,6 +7,7 @@ principals, times and options are decided here and never by the caller.
 from __future__ import annotations
 
 import base64
+import ipaddress
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,8 +17,9 @@ import asyncssh
 
 from broker.domain.audit import CertificateIssued
 from broker.domain.errors import BrokerError, Code
-from broker.domain.grant import GrantState
-from broker.domain.ids import GrantId, PersonId, SessionId
+from broker.domain.grant import Grant, GrantState
+from broker.domain.ids import GrantId, PersonId, SessionId, quoted
+from broker.domain.window import CommissioningWindow
 from broker.openssh import Certificate, parse_certificate, parse_public_key
 from broker.settings import Settings
 from broker.store import grants, inventory, ledger, people, sessions
@@ -62,16 +64,12 @@ def order_gate(
     person = None if grant is None else people.load_person(tx, grant.person_id)
     if grant is None or person is None or person.id != person_id:
         raise no("no such grant")
-    if person.disabled_at is not None or grant.state(tx.now) is not GrantState.OPEN:
+    if person.disabled_at is not None:
+        raise no("the engineer is disabled")
+    if grant.state(tx.now) is not GrantState.OPEN:
         raise no(f"the grant is {grant.state(tx.now).value}")
-    vendor = inventory.vendor_by_id(tx, grant.vendor_id)
-    if vendor is None or vendor.disabled_at is not None:
-        raise no("the vendor is disabled")
-    window = next(
-        (one for one in inventory.windows(tx, grant.site_id, grant.vendor_id) if one.id == grant.window_id), None
-    )
-    if window is None or not window.holds(tx.now):
-        raise no("the commissioning window is closed")
+    _refuse_disabled_vendor(tx, grant)
+    window = _open_window(tx, grant)
     key = parse_public_key(key_line)
     if key.fingerprint not in {one.fingerprint for one in people.keys(tx, person.id)}:
         raise no("the key is not enrolled")
@@ -79,9 +77,11 @@ def order_gate(
     for asset in inventory.assets(tx, ids=grant.terms.assets):
         names.add(asset.login)
         names.update(f"{account}+{asset.login}" for account in asset.accounts[1:])
+    # From the second that has begun, or it could not be used at once; the life is counted from there, so it is never longer.
+    begun = tx.now.replace(microsecond=0)
     after, before = _bounds(
-        max(grant.interval.opens, window.interval.opens, tx.now - EARLIER),
-        min(grant.interval.closes, window.closes, tx.now + timedelta(seconds=settings.certificate_life_s)),
+        max(grant.interval.opens, window.interval.opens, begun),
+        min(grant.interval.closes, window.closes, begun + timedelta(seconds=settings.certificate_life_s)),
     )
     order = Order(
         purpose="gate",
@@ -91,7 +91,7 @@ def order_gate(
         principals=tuple(sorted(names)),
         valid_after=after,
         valid_before=before,
-        source_address=source if settings.certificate_source_address and source != "local" else None,
+        source_address=_folded(source) if settings.certificate_source_address else None,
         grant_id=grant.id,
     )
     _keep(tx, order, key.fingerprint)
@@ -110,15 +110,19 @@ def order_asset(tx: Tx, settings: Settings, *, session_id: SessionId, key_line: 
     if key.algorithm != "ssh-ed25519" or people.key_owner(tx, key.fingerprint) is not None:
         raise no("the key of an asset leg is a fresh ed25519 key")
     person = people.load_person(tx, session.person_id)
+    if person is None or person.disabled_at is not None:
+        raise no("the engineer is disabled")
+    _refuse_disabled_vendor(tx, grant)
+    life = timedelta(seconds=settings.asset_certificate_life_s)
     after, before = _bounds(
         tx.now - EARLIER,
-        min(session.until, grant.interval.closes, tx.now + timedelta(seconds=settings.asset_certificate_life_s)),
+        min(session.until, grant.interval.closes, _open_window(tx, grant).closes, tx.now + life),
     )
     order = Order(
         purpose="asset",
         serial=secrets.randbits(_SERIAL_BITS),
         key_line=key.line,
-        key_id=f"wicketgate {'' if person is None else person.handle} {session.grant_id} {session.id}",
+        key_id=f"wicketgate {person.handle} {session.grant_id} {session.id}",
         principals=(session.account,),
         valid_after=after,
         valid_before=before,
@@ -218,8 +222,32 @@ def _compare(found: Certificate, order: Order, ca: asyncssh.SSHKey) -> None:
         )
 
 
+def _open_window(tx: Tx, grant: Grant) -> CommissioningWindow:
+    window = inventory.find_window(tx, grant.window_id)
+    fits = window is not None and (window.site_id, window.vendor_id) == (grant.site_id, grant.vendor_id)
+    if window is None or not fits or not window.holds(tx.now):
+        raise no("the commissioning window is closed")
+    return window
+
+
+def _refuse_disabled_vendor(tx: Tx, grant: Grant) -> None:
+    vendor = inventory.vendor_by_id(tx, grant.vendor_id)
+    if vendor is None or vendor.disabled_at is not None:
+        raise no("the vendor is disabled")
+
+
+def _folded(source: str) -> str:
+    """The collector's address: v4 written as v6 becomes v4 again, a zone is left out. Raises BrokerError(INVALID). CRT-4."""
+    try:
+        address = ipaddress.ip_address(source.partition("%")[0])
+    except ValueError:
+        raise BrokerError(Code.INVALID, f"source {quoted(source)} is no address to bind the certificate to") from None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)
+
+
 def _network(address: str) -> str:
-    return f"{address}/{128 if ':' in address else 32}"
+    return str(ipaddress.ip_network(address))
 
 
 def _bounds(after: datetime, before: datetime) -> tuple[datetime, datetime]:
