@@ -52,6 +52,11 @@ def draw_seed(seal: Seal, person: Person, *, issuer: str) -> Drawn:
     return Drawn(_uri(seed, person, issuer), seal.seal(seed, person.id))
 
 
+def show_again(seal: Seal, person: Person, sealed: bytes, *, issuer: str) -> Drawn:
+    """The same seed once more, for a form that came back with a mistake. Raises BrokerError when it is not the person's."""
+    return Drawn(_uri(seal.open(sealed, person.id), person, issuer), sealed)
+
+
 def enrol(
     tx: Tx,
     *,

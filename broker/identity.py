@@ -16,6 +16,7 @@ from broker.enrolment import enrol as enrol
 from broker.enrolment import invite as invite
 from broker.enrolment import open_invitation as open_invitation
 from broker.enrolment import set_password as set_password
+from broker.enrolment import show_again as show_again
 from broker.factors import Seal as Seal
 from broker.factors import check_password as check_password
 from broker.factors import hash_password as hash_password

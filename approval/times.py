@@ -1,0 +1,75 @@
+"""Times as pages show and take them: the site's own time with its offset, and UTC beside it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+from markupsafe import Markup, escape
+
+from broker.domain.errors import BrokerError, Code
+from broker.domain.ids import parse_instant, quoted
+
+
+def show_instant(when: datetime | None, zone: str = "UTC") -> Markup:
+    """One instant as a <time>: site time with abbreviation and offset, then UTC; a dash for None. zone: an IANA name.
+
+    >>> from datetime import timedelta
+    >>> str(show_instant(datetime(2027, 2, 25, tzinfo=UTC), "America/Los_Angeles").striptags())
+    'Wed 24 Feb 2027 16:00 PST (−08:00) 25 Feb 00:00 UTC'
+    """
+    if when is None:
+        return Markup("—")
+    instant = when.astimezone(UTC)
+    local = instant.astimezone(ZoneInfo(zone))
+    machine = escape(instant.isoformat(timespec="seconds").replace("+00:00", "Z"))
+    in_utc = _clock(instant) + " UTC"
+    if local.utcoffset() == instant.utcoffset():
+        return Markup('<time datetime="{}"><span class="at">{} {}</span></time>').format(
+            machine, f"{local:%a %-d %b %Y}", in_utc
+        )
+    name = local.tzname() or ""
+    # A zone without letters of its own is called by its offset already.
+    named = f"{name} ({_offset(local)})" if name.isalpha() else f"({_offset(local)})"
+    other_day = "" if local.date() == instant.date() else f"{instant:%-d %b} "
+    return Markup('<time datetime="{}"><span class="at">{} {} {}</span> <span class="utc">{}{}</span></time>').format(
+        machine, f"{local:%a %-d %b %Y}", _clock(local), named, other_day, in_utc
+    )
+
+
+def _clock(when: datetime) -> str:
+    return f"{when:%H:%M:%S}" if when.second else f"{when:%H:%M}"
+
+
+def _offset(local: datetime) -> str:
+    text = f"{local:%z}"
+    sign = "−" if text.startswith("-") else "+"
+    return f"{sign}{text[1:3]}:{text[3:5]}"
+
+
+def field_value(when: datetime, zone: str) -> str:
+    """The instant as a datetime-local field holds it: the site's time, whole minutes, rounded down."""
+    return f"{when.astimezone(ZoneInfo(zone)):%Y-%m-%dT%H:%M}"
+
+
+def parse_local(text: str, zone: str, *, what: str, inwards_late: bool) -> datetime:
+    """Read a datetime-local field in the site's time, or RFC 3339 with an offset. Raises BrokerError(INVALID).
+
+    A field has no room for an offset, so an hour that comes twice is read inwards: the late one for a start
+    (inwards_late), the early one for an end. Source: law 2. An hour that the site's clocks leave out is refused.
+    """
+    try:
+        wall = datetime.fromisoformat(text)
+    except ValueError:
+        raise BrokerError(Code.INVALID, f"{what} {quoted(text)}: write it as 2027-02-24T16:00") from None
+    if wall.tzinfo is not None:
+        return parse_instant(text)
+    try:
+        zoned = wall.replace(tzinfo=ZoneInfo(zone), fold=int(inwards_late))
+        instant = zoned.astimezone(UTC)
+        back = instant.astimezone(ZoneInfo(zone)).replace(tzinfo=None)
+    except OverflowError:
+        raise BrokerError(Code.INVALID, f"{what} {quoted(text)} is out of range") from None
+    if back.replace(fold=0) != wall:
+        raise BrokerError(Code.INVALID, f"{what} {quoted(text)} does not exist in {zone}: the clocks are set forward")
+    return instant
