@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 import asyncssh
 
-from broker.bastion.commands import Desk
+from broker.bastion.answers import Desk
 from broker.bastion.console import Console
 from broker.bastion.doors import Admitter, Door, Opened, bounded_channel
 from broker.bastion.evidence import ChannelRecording
@@ -34,7 +34,7 @@ log = logging.getLogger("broker.bastion")
 _AWAY: Final = Refusal(Reason.CANNOT_RECORD, "temporarily unavailable; try again in a minute")
 
 
-class Bastion(House, Protocol):
+class Bastion(Protocol):
     """What a connection asks of the running bastion beside the login."""
 
     channels_max: int
@@ -42,6 +42,8 @@ class Bastion(House, Protocol):
     idle_s: float
     login_s: float
 
+    @property
+    def judge(self) -> House: ...
     @property
     def desk(self) -> Desk: ...
     def arrived(self, connection: Connection) -> bool: ...
@@ -70,7 +72,7 @@ class Connection(Login, Admitter):
     """The server side of one connection: login, then console or doors; everything else is refused with a reason."""
 
     def __init__(self, bastion: Bastion) -> None:
-        super().__init__(bastion)
+        super().__init__(bastion.judge)
         self.bastion = bastion
         self.session: AssetSession | None = None
         self._channels = 0

@@ -15,7 +15,8 @@ from typing import Final
 
 import asyncssh
 
-from broker.bastion.commands import COMMANDS, Answer, Desk
+from broker.bastion.answers import Answer, Desk, WrongWords
+from broker.bastion.commands import COMMANDS
 from broker.domain.errors import BrokerError
 from broker.domain.ids import quoted
 from broker.gate import Proof
@@ -165,6 +166,8 @@ class Console(asyncssh.SSHServerSession[bytes]):
             return Answer.usage(f"no command {quoted(words[0])}; see help")
         try:
             return await command.run(self._desk, self._proof, words[1:], self._progress)
+        except WrongWords as error:
+            return Answer.usage(f"{words[0]}: {error}; usage: {command.usage}")
         except BrokerError as error:
             return Answer.from_error(error)
         except Exception:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,12 +11,13 @@ from typing import Any, Final
 
 import asyncssh
 
-from broker import desk, identity
-from broker.bastion.commands import Desk
+from broker import desk
+from broker.bastion.answers import Desk
+from broker.bastion.arrivals import Arrivals
 from broker.bastion.connection import Connection, Wish
 from broker.bastion.doors import Opened
 from broker.bastion.evidence import Place
-from broker.bastion.login import plain_address
+from broker.bastion.judge import Judge, came_in
 from broker.bastion.sessions import AssetSession, Ending
 from broker.bastion.upstream import AssetLeg, HostKeyMismatch, UpstreamError, dial
 from broker.clock import Clock, moment, wall_ms
@@ -29,11 +29,10 @@ from broker.domain.live import LiveSession
 from broker.domain.policy import Admission, Refusal
 from broker.domain.session import EndReason
 from broker.gate import Entered, Limits, Proof, enter, leave, leave_channel, record_refusal
-from broker.identity import Seal, TryLimits
-from broker.openssh import parse_certificate, parse_key_blob
+from broker.identity import Seal
 from broker.settings import Home, Settings
 from broker.signer.client import SignerClient
-from broker.store import grants, inventory, ledger, people
+from broker.store import inventory, ledger
 from broker.store.db import Database, Tx
 from recorder.writer import GroupSync, SessionClock, StreamWriter, free_space
 from recorder.writer import RecordingFailed as WriterFailed
@@ -61,7 +60,6 @@ class RunningBastion:
         self.live_sessions: dict[SessionId, AssetSession] = {}
         self.signer = SignerClient(home.signer_socket)
         self.port = 0
-        self.tries_per_connection = settings.tries_per_connection
         self.channels_max = settings.channels_per_connection_max
         self.refused_max = settings.refused_channels_max
         self.idle_s = settings.idle_without_channel_s
@@ -71,19 +69,14 @@ class RunningBastion:
         self.settings = settings
         self._home = home
         self._machine = machine
-        self._gate_ca = gate_ca.public_data
-        self._seal = Seal(home.read_seal_key())
+        self.judge = Judge(db, clock, settings, Seal(home.read_seal_key()), gate_ca)
         self._limits = Limits(
             most_sessions=settings.sessions_per_grant_max,
             longest_session=timedelta(seconds=settings.longest_session_s),
         )
-        self._try_limits = TryLimits(
-            per_person=settings.tries_per_person,
-            per_source=settings.tries_per_source,
-            window=timedelta(seconds=settings.tries_window_s),
+        self._arrivals = Arrivals(
+            most=settings.unauthenticated_max, most_per_source=settings.unauthenticated_per_source_max
         )
-        self._waiting: Counter[str] = Counter()
-        self._pending: set[Connection] = set()
         self._names: frozenset[str] = frozenset()
         self._chores: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
@@ -97,123 +90,17 @@ class RunningBastion:
     # Connections before and after login
     def arrived(self, connection: Connection) -> bool:
         """Count a connection that has not logged in; False when there is no room for it. Source: PRE-4."""
-        source = connection.source
-        if (
-            len(self._pending) >= self.settings.unauthenticated_max
-            or self._waiting[source] >= self.settings.unauthenticated_per_source_max
-        ):
-            return False
-        self._pending.add(connection)
-        self._waiting[source] += 1
-        return True
+        return self._arrivals.take(connection, connection.source)
 
     def logged_in(self, connection: Connection) -> None:
         """The connection is somebody's now; it no longer takes a stranger's place."""
-        self._forget(connection)
-        if connection.proof is not None:
-            self.chore(self.came_in(connection.proof))
+        self._arrivals.release(connection)
+        if connection.proof is not None and connection.proof.factors == "certificate":
+            self.chore(self.keep(came_in, connection.proof))
 
     def went(self, connection: Connection) -> None:
         """The connection is gone."""
-        self._forget(connection)
-
-    def _forget(self, connection: Connection) -> None:
-        if connection in self._pending:
-            self._pending.discard(connection)
-            self._waiting[connection.source] -= 1
-            self._waiting += Counter()  # drops the zeros
-
-    # Logins
-    def is_gate_ca(self, key: asyncssh.SSHKey) -> bool:
-        """True for the one CA that signs what vendors carry. Source: CRT-1, CRT-3."""
-        return key.public_data == self._gate_ca
-
-    async def is_enrolled(self, blob: bytes) -> bool:
-        """True for a key somebody enrolled; says nothing about who offers it."""
-        fingerprint = parse_key_blob(blob).fingerprint
-        return await self.db.look(people.key_owner, fingerprint) is not None
-
-    async def judge_key(self, login: str, blob: bytes, source: str) -> Proof | None:
-        """Whose key signed; a disabled person's opens nothing, and looks like an unknown one."""
-        key = parse_key_blob(blob)
-        person = await self.db.look(people.key_owner, key.fingerprint)
-        if person is None or person.disabled_at is not None:
-            return None
-        return Proof(
-            person_id=person.id,
-            key_fingerprint=key.fingerprint,
-            public_key=key.line.encode(),
-            factors="key+code",
-            source=source,
-        )
-
-    async def judge_certificate(self, login: str, blob: bytes, source: str) -> Proof | None:
-        """Hold a gate certificate against what was issued: parsed strictly, known by serial, from its address, for this login."""
-        try:
-            found = parse_certificate(blob)
-        except BrokerError as error:
-            log.info("a certificate was refused: %s", error.detail)
-            return None
-        now = self.clock.now()
-        if (
-            found.type != "user"
-            or found.signer.blob != self._gate_ca
-            or not found.principals
-            or login not in found.principals
-        ):
-            return None
-        if not found.holds(now) or not _comes_from(source, found.critical_options):
-            return None
-
-        def read(tx: Tx) -> Any:
-            issued = grants.load_certificate(tx, found.serial)
-            return issued, people.key_owner(tx, found.key.fingerprint)
-
-        issued, person = await self.db.look(read)
-        if issued is None or issued.purpose != "gate" or person is None or person.disabled_at is not None:
-            return None
-        if issued.key_fingerprint != found.key.fingerprint or issued.key_id != found.key_id:
-            return None
-        return Proof(
-            person_id=person.id,
-            key_fingerprint=found.key.fingerprint,
-            public_key=found.key.line.encode(),
-            factors="certificate",
-            source=source,
-            certificate_serial=str(found.serial),
-            certificate_grant=issued.grant_id,
-            certificate_until=found.valid_before,
-        )
-
-    async def judge_code(self, proof: Proof, code: str) -> bool:
-        """Spend one code: the try is stored before it is compared. Source: AUT-3 to AUT-5."""
-        about: dict[str, Any] = {
-            "person_id": proof.person_id,
-            "name": proof.person_id,
-            "source": proof.source,
-            "door": "ssh",
-        }
-        reserved = await self.db.run(identity.reserve_try, limits=self._try_limits, **about)
-        if isinstance(reserved, identity.Locked):
-            return False
-        good = await self.db.run(
-            identity.spend_code, person_id=proof.person_id, code=code, seal=self._seal, try_id=reserved
-        )
-        if not good:
-            await self.db.run(identity.finish_login, why="wrong code", **about)
-        return good
-
-    async def came_in(self, proof: Proof) -> None:
-        """The ledger's entry of a login."""
-        await self._keep(
-            identity.finish_login,
-            person_id=proof.person_id,
-            name=proof.person_id,
-            door="ssh",
-            factors=proof.factors,
-            source=proof.source,
-            key=proof.key_fingerprint,
-        )
+        self._arrivals.release(connection)
 
     # Doors
     def is_asset_name(self, text: str) -> bool:
@@ -305,7 +192,7 @@ class RunningBastion:
         """Keep how a channel ended."""
         state = "closed" if exit_text is not None else "interrupted"
         self.chore(
-            self._keep(
+            self.keep(
                 leave_channel,
                 session_id=session_id,
                 channel=opened.number,
@@ -317,7 +204,7 @@ class RunningBastion:
 
     def refused(self, proof: Proof, asked: str, what: str, reason: str) -> None:
         """Keep a no that no grant could have made a yes."""
-        self.chore(self._keep(record_refusal, proof=proof, asked=asked, capability=what, reason=reason))
+        self.chore(self.keep(record_refusal, proof=proof, asked=asked, capability=what, reason=reason))
 
     async def _dial(self, admission: Admission, session_id: SessionId) -> AssetLeg:
         try:
@@ -335,7 +222,7 @@ class RunningBastion:
                 pinned=admission.asset.host_key or "",
                 shown=error.shown,
             )
-            self.chore(self._keep(ledger.append, alarm))
+            self.chore(self.keep(ledger.append, alarm))
             log.error("session %s: the host key of %s has changed", session_id, admission.asset.login)
             raise
         except BrokerError as error:
@@ -345,11 +232,11 @@ class RunningBastion:
     def _session_ended(self, session: AssetSession, ending: Ending) -> None:
         log.info("session %s ended: %s", session.id, ending.reason.value)
         if ending.reason is EndReason.NOT_RECORDED:
-            self.chore(self._keep(ledger.append, RecordingFailed(session_id=session.id, why="write failed")))
+            self.chore(self.keep(ledger.append, RecordingFailed(session_id=session.id, why="write failed")))
         self.chore(self._leave(session, ending))
 
     async def _leave(self, session: AssetSession, ending: Ending) -> None:
-        await self._keep(leave, session_id=session.id, reason=ending.reason, by=ending.by, heads=tuple(session.heads))
+        await self.keep(leave, session_id=session.id, reason=ending.reason, by=ending.by, heads=tuple(session.heads))
         self.live_sessions.pop(session.id, None)
 
     def _sync_failed(self, writer: StreamWriter, error: WriterFailed) -> None:
@@ -386,7 +273,7 @@ class RunningBastion:
             raise BrokerError(Code.NOT_FOUND, f"no live session {asked.get('session', '')[:40]!a}")
         reason = asked.get("reason", "")[:500] or "not said"
         session.end(EndReason.KILLED, f"killed: {reason}", by=by)
-        self.chore(self._keep(desk.kill, session_id=session.id, by=by, reason=reason, door="cli"))
+        self.chore(self.keep(desk.kill, session_id=session.id, by=by, reason=reason, door="cli"))
         return {"id": session.id, "state": "killed"}
 
     async def drain(self, within_s: float) -> None:
@@ -406,7 +293,7 @@ class RunningBastion:
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)
 
-    async def _keep(self, fn: Any, /, *args: Any, **kwargs: Any) -> None:
+    async def keep(self, fn: Any, /, *args: Any, **kwargs: Any) -> None:
         """Write a fact that has already happened; retried while the database is away, for it stays true."""
         for wait_s in (*RETRY_S, None):
             try:
@@ -420,9 +307,3 @@ class RunningBastion:
             except Exception:
                 log.exception("a fact could not be written")
                 return
-
-
-def _comes_from(source: str, options: Mapping[str, str]) -> bool:
-    """True when no address is demanded, or the peer's own is the one demanded. Source: AUT-9, CRT-4."""
-    demanded = options.get("source-address")
-    return demanded is None or plain_address(demanded.split("/", 1)[0]) == source

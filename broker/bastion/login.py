@@ -18,6 +18,7 @@ import asyncssh
 from asyncssh import auth
 from asyncssh.packet import SSHPacket
 
+from broker.domain.errors import BrokerError
 from broker.domain.ids import quoted
 from broker.gate import Proof
 
@@ -35,16 +36,14 @@ class Step(Enum):
 
 
 class House(Protocol):
-    """What the login asks of the house: the database, the counters, the gate CA."""
+    """What the login asks of the house: whose key, certificate or code it is."""
 
     tries_per_connection: int
 
     def is_gate_ca(self, key: asyncssh.SSHKey) -> bool: ...
-    async def is_enrolled(self, blob: bytes) -> bool: ...
     async def judge_key(self, login: str, blob: bytes, source: str) -> Proof | None: ...
     async def judge_certificate(self, login: str, blob: bytes, source: str) -> Proof | None: ...
     async def judge_code(self, proof: Proof, code: str) -> bool: ...
-    async def came_in(self, proof: Proof) -> None: ...
 
 
 def refusal(text: str) -> asyncssh.DisconnectError:
@@ -130,12 +129,13 @@ class Login(asyncssh.SSHServer):
     def validate_ca_key(self, username: str, key: asyncssh.SSHKey) -> bool:
         return self.house.is_gate_ca(key)
 
-    async def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
-        # Run twice per login, and for keys merely offered: no state but the count, no ledger entry.
+    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        # Run twice per login, and for keys merely offered. Every key may sign: whether it is enrolled is looked at behind a
+        # good signature, or whoever has somebody's public key could ask here who is known (PRE-9, AUT-1).
         self._tries.keys += 1
         if self._tries.keys > self.KEYS_MAX:
             raise refusal("too many keys")
-        return await self.house.is_enrolled(key.public_data)
+        return True
 
     async def key_proven(self, username: str, blob: bytes) -> Step:
         """A signature was good: who is it, and is a code still needed? username and blob are what was signed."""
@@ -148,6 +148,9 @@ class Login(asyncssh.SSHServer):
             else:
                 proof = await self.house.judge_key(username, blob, self.source)
                 step = Step.MORE
+        except BrokerError as error:  # a key that nobody may enrol, or a database that is away
+            log.info("a login was refused: %s", error.detail)
+            return Step.REFUSED
         except Exception:
             log.exception("a login could not be judged")
             return Step.REFUSED
