@@ -38,16 +38,19 @@ _UCRED: Final = struct.Struct("3i")
 class Signer:
     """The CA keys and the questions they answer."""
 
-    def __init__(self, home: Home, settings: Settings, db: Database) -> None:
+    def __init__(self, home: Home, settings: Settings, db: Database, clock: Clock) -> None:
         self._settings = settings
         self._db = db
+        self._clock = clock
         self._keys: dict[str, asyncssh.SSHKey] = {name: load_ca_key(home, name) for name in CA_NAMES}
         self._lines = {name: ca_line(home, name) for name in CA_NAMES}
         self._peers = _allowed_uids(settings.signer_peers)
         self._open: dict[asyncio.StreamWriter, asyncio.Task[Any] | None] = {}
+        self._closing = False
 
     async def close(self) -> None:
-        """Hang up on every peer, and wait until what was asked is done with."""
+        """Hang up on every peer, and wait until what was asked is done with; whoever comes later is hung up on at once."""
+        self._closing = True
         for writer in self._open:
             writer.close()
         await asyncio.gather(*[task for task in self._open.values() if task is not None], return_exceptions=True)
@@ -57,6 +60,8 @@ class Signer:
         uid = peer_uid(writer.get_extra_info("socket"))
         self._open[writer] = asyncio.current_task()
         try:
+            if self._closing:
+                return
             if uid not in self._peers:
                 log.warning("uid %d may not ask the signer", uid)
                 return
@@ -108,10 +113,13 @@ class Signer:
                 order = await self._db.run(signing.order_host, self._settings, key_line=asked["key"])
             case other:
                 return {"refused": f"the signer does not know {quoted(other)}"}
-        return self._signed(order)
+        return await self._signed(order)
 
-    def _signed(self, order: Order) -> dict[str, Any]:
+    async def _signed(self, order: Order) -> dict[str, Any]:
         certificate = signing.sign(self._keys[order.purpose], order)
+        # Bounds round inwards: one collected in the second of its approval begins with the next, and is given out then.
+        early_s = (order.valid_after - self._clock.now()).total_seconds()
+        await asyncio.sleep(min(max(early_s, 0.0), 1.0))
         return {"certificate": certificate, "serial": str(order.serial), "valid_before": order.valid_before.isoformat()}
 
 
@@ -122,7 +130,7 @@ async def serve(
     db = Database.open(home.database_url(settings), clock)
     try:
         db.check_schema()
-        signer = Signer(home, settings, db)
+        signer = Signer(home, settings, db, clock)
         await db.run(ledger.append, ProcessStarted(process="signer", version=version("wicketgate")))
         home.run.mkdir(mode=0o750, parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
@@ -133,12 +141,25 @@ async def serve(
             ready()
             await stop.wait()
         finally:
-            server.close()
+            await _stop_accepting(server)
             await signer.close()
             with contextlib.suppress(FileNotFoundError):
                 home.signer_socket.unlink()
     finally:
         db.close()
+
+
+async def _stop_accepting(server: asyncio.Server) -> None:
+    """Close a listener without losing whom it has just let in.
+
+    Between accept() and the transport there is one turn of the loop; a server closed in it forgets the connection, and nobody
+    would ever hang up on that peer.
+    """
+    loop = asyncio.get_running_loop()
+    for listener in server.sockets:
+        loop.remove_reader(listener.fileno())
+    await asyncio.sleep(0)
+    server.close()
 
 
 def peer_uid(sock: socket.socket) -> int:
