@@ -11,21 +11,21 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-CIPHER = "aes128-gcm@openssh.com"
-KEX = "curve25519-sha256"
-SSH_OPTIONS = [
-    "-F", "none", "-T",
-    "-o", "BatchMode=yes",
-    "-o", "IdentitiesOnly=yes",
-    "-o", "IdentityAgent=none",
-    "-o", "LogLevel=ERROR",
-    "-o", "ControlMaster=no",
-    "-o", f"Ciphers={CIPHER}",
-    "-o", f"KexAlgorithms={KEX}",
-    "-o", "StrictHostKeyChecking=yes",
-]  # fmt: skip
+CIPHER: Final = "aes128-gcm@openssh.com"
+KEX: Final = "curve25519-sha256"
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A running sshd: its loopback port, its host key, its process id."""
+
+    port: int
+    host_key: Path
+    pid: int
 
 
 def free_port() -> int:
@@ -51,11 +51,21 @@ def wait_for_port(port: int, *, within_s: float = 10) -> None:
     raise TimeoutError(f"nothing listens on port {port}")
 
 
+def stop(child: subprocess.Popen[str] | subprocess.Popen[bytes], *, within_s: float) -> None:
+    """End a process that we started: asked first, killed when it does not listen."""
+    child.send_signal(signal.SIGTERM)
+    try:
+        child.wait(within_s)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
 @contextlib.contextmanager
 def sshd(
     folder: Path, *, authorized: Path | None = None, trusted_ca: str | None = None, force: str = ""
-) -> Iterator[int]:
-    """A Debian sshd on a free loopback port, stopped by pid at the end; gives the port."""
+) -> Iterator[Peer]:
+    """A Debian sshd on a free loopback port, stopped by pid at the end."""
     folder.mkdir(parents=True)
     port, key = free_port(), make_key(folder / "host")
     (folder / "ca.pub").write_text(trusted_ca or "")
@@ -72,9 +82,11 @@ def sshd(
         "StrictModes no",
         "PasswordAuthentication no",
         "PermitRootLogin yes",
+        "PrintMotd no",
+        "PrintLastLog no",
         "MaxStartups 500",
-        "MaxSessions 500",
         "LogLevel ERROR",
+        "SetEnv SHLVL=2",  # or bash reads the account's own .bashrc, which is part of none of the ways
         f"ForceCommand {force}" if force else "",
     ]
     (folder / "sshd_config").write_text("\n".join(lines) + "\n")
@@ -84,15 +96,27 @@ def sshd(
     child = subprocess.Popen([program, "-D", "-e", "-f", folder / "sshd_config"], stderr=subprocess.DEVNULL)
     try:
         wait_for_port(port)
-        yield port
+        yield Peer(port, key, child.pid)
     finally:
-        child.send_signal(signal.SIGTERM)
-        child.wait(10)
+        stop(child, within_s=10)
+
+
+def forced_wrapper(folder: Path, config: Path) -> Path:
+    """What a bastion made of OpenSSH alone runs for its users: ssh to the asset, under script, which keeps the output."""
+    wrapper = folder / "forced"
+    wrapper.write_text(
+        "#!/bin/bash\n"
+        "[ -t 0 ] && tty=-tt\n"
+        'printf -v far %q "$SSH_ORIGINAL_COMMAND"\n'
+        f'exec script -qe -E never -O "{folder}/typescript.$$" -c "ssh -F {config} $tty asset $far"\n'
+    )
+    wrapper.chmod(0o755)
+    return wrapper
 
 
 def known_host(port: int, host_key: Path) -> str:
     """One known_hosts line for a loopback port."""
-    kind, blob, *_ = host_key.with_suffix(".pub").read_text().split()
+    kind, blob, *_ = host_key.with_name(host_key.name + ".pub").read_text().split()
     return f"[127.0.0.1]:{port} {kind} {blob}\n"
 
 
