@@ -122,11 +122,15 @@ def covering(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalFacts:
-    """All that is known for one owner's yes or no. first: what an earlier owner agreed to, where four eyes are asked for."""
+    """All that is known for one owner's yes or no.
+
+    vendor: the asker's. first: what an earlier owner, who may still approve, agreed to, where four eyes are asked for.
+    """
 
     request: AccessRequest | None
     asker: Person | None
     owner: Person
+    vendor: Vendor | None = None
     assets: tuple[Asset, ...] = ()
     windows: tuple[CommissioningWindow, ...] = ()
     first_owner: Person | None = None
@@ -181,6 +185,8 @@ def may_approve(facts: ApprovalFacts, narrowing: Narrowing, *, now: datetime) ->
         return Refusal(ReviewReason.NO_SUCH_REQUEST)
     if asker.disabled_at is not None:  # (2)
         return Refusal(ReviewReason.DISABLED, "the engineer has been disabled")
+    if facts.vendor is not None and facts.vendor.disabled_at is not None:
+        return Refusal(ReviewReason.DISABLED, "the engineer's firm has been disabled")
     if {asset.id for asset in facts.assets} != set(request.assets):
         return Refusal(ReviewReason.NO_SUCH_ASSET, "an asset of the request is gone")
     narrowed = terms(request, facts.assets, narrowing, now=now)  # (3)

@@ -42,7 +42,8 @@ _GRANTS: Final = (
     sa.select(_grant)
     .select_from(_grant.join(_grant_asset, _grant_asset.c.grant_id == _grant.c.id))
     .where(_grant.c.person_id == sa.bindparam("whose"), _grant_asset.c.asset_id == sa.bindparam("asset"))
-    .order_by(_grant.c.closes.desc(), _grant.c.id)  # those over for longest fall off the end, never a live one
+    # Begun before scheduled, and the latest end first: of very many those over for longest fall off the end, never a live one.
+    .order_by((_grant.c.opens <= sa.bindparam("now")).desc(), _grant.c.closes.desc(), _grant.c.id)
     .limit(64)
 )
 _MINE: Final = (
@@ -113,7 +114,9 @@ def load_entrance(
     if not found or len(found) > 1:
         return Entrance(person=person, vendor=vendor, ambiguous=len(found) > 1, session=session)
     asset, site = found[0]
-    granted = grant_rows.grants_of(tx, tx.conn.execute(_GRANTS, {"whose": person_id, "asset": asset.id}).all())
+    granted = grant_rows.grants_of(
+        tx, tx.conn.execute(_GRANTS, {"whose": person_id, "asset": asset.id, "now": tx.now}).all()
+    )
     if session is not None:
         granted = [one for one in granted if one.id == session.grant_id]
     if not granted and not _knows(tx, person, site):

@@ -14,7 +14,7 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InternalError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DataError, DBAPIError, IntegrityError, ProgrammingError
 
 from broker.clock import Clock
 from broker.domain.errors import BrokerError, Code
@@ -25,6 +25,7 @@ T = TypeVar("T")
 # Crockford's base32 without i, l, o, u: ids are read aloud over the telephone between a site and its vendor.
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 _BUSY_MS: Final = 5000
+_NO_PRIVILEGE: Final = "42501"  # PostgreSQL 15 and later give nobody a schema to make tables in
 _TURN: Final = "wicketgate_turn"  # an option of the connection: how its transactions begin; by default they write
 _LOCK_HEAD: Final = sa.select(schema.ledger_head.c.size).with_for_update()
 _MARK: Final = sa.select(schema.ledger_head.c.size)
@@ -62,9 +63,14 @@ class Database:
     def open(cls, url: str, clock: Clock) -> Database:
         """Open the database of that URL: sqlite:///PATH or postgresql://...; nothing is read or made yet.
 
-        Raises BrokerError(INVALID) for a URL that names no such database.
+        Raises BrokerError(INVALID) for a URL that names no such database, UNAVAILABLE when its driver is not installed.
         """
-        engine = _engine(_parse_url(url))
+        try:
+            engine = _engine(_parse_url(url))
+        except ImportError:
+            raise BrokerError(
+                Code.UNAVAILABLE, "the driver of PostgreSQL is missing; install: wicketgate[postgres]"
+            ) from None
         return cls(engine, clock)
 
     @contextmanager
@@ -86,14 +92,11 @@ class Database:
         yield from self._transaction(read_only=True)
 
     def _transaction(self, *, read_only: bool) -> Iterator[Tx]:
-        try:
-            with self._connect("read" if read_only else "write") as conn, conn.begin():
-                if not self._sqlite and not read_only:
-                    conn.execute(_LOCK_HEAD)
-                # Read after the lock is held, so that instants rise in the order of the ledger.
-                yield Tx(conn, self._clock.now().astimezone(UTC))
-        except (OperationalError, InternalError) as error:
-            raise _unavailable(error) from error
+        with _reachable(), self._connect("read" if read_only else "write") as conn, conn.begin():
+            if not self._sqlite and not read_only:
+                conn.execute(_LOCK_HEAD)
+            # Read after the lock is held, so that instants rise in the order of the ledger.
+            yield Tx(conn, self._clock.now().astimezone(UTC))
 
     def _connect(self, turn: str) -> sa.Connection:
         return self._engine.connect().execution_options(**{_TURN: turn})
@@ -116,21 +119,23 @@ class Database:
         return await asyncio.get_running_loop().run_in_executor(lane, inside)
 
     def migrate(self) -> None:
-        """Bring the tables to the newest version; does nothing when they are. Raises BrokerError(UNAVAILABLE)."""
+        """Bring the tables to the newest version; does nothing when they are.
+
+        Raises BrokerError(UNAVAILABLE), also for tables newer than this program.
+        """
         from broker.store import migrate  # Alembic costs a tenth of a second, and only init and upgrades need it
 
-        try:
+        with _reachable():
+            with self._connect("read") as conn:
+                found = versions.stored(conn)
+            if found is not None and found not in versions.KNOWN:
+                versions.check(found)
             migrate.upgrade(self._engine)
-        except OperationalError as error:
-            raise _unavailable(error) from error
 
     def check_schema(self) -> None:
         """Raise BrokerError(UNAVAILABLE), saying how to mend it, unless the tables are this program's own version."""
-        try:
-            with self._connect("read") as conn:
-                found = versions.stored(conn)
-        except OperationalError as error:
-            raise _unavailable(error) from error
+        with _reachable(), self._connect("read") as conn:
+            found = versions.stored(conn)
         versions.check(found)
 
     def change_mark(self) -> int:
@@ -223,12 +228,26 @@ def _begin_sqlite(conn: sa.Connection) -> None:
     # The driver would BEGIN at the first write: read-then-write would not be one transaction. Ours starts before the read.
     turn = conn.get_execution_options().get(_TURN, "write")
     if turn != "none":
+        # PostgreSQL refuses to write in a read transaction; here it must not work by accident either.
+        conn.exec_driver_sql(f"PRAGMA query_only={'ON' if turn == 'read' else 'OFF'}")
         conn.exec_driver_sql("BEGIN" if turn == "read" else "BEGIN IMMEDIATE")
 
 
 def _begin_postgresql(conn: sa.Connection) -> None:
     if conn.get_execution_options().get(_TURN) == "read":
         conn.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+
+
+@contextmanager
+def _reachable() -> Iterator[None]:
+    """One line for whoever runs the site when the database is away, full, damaged or closed to us; a bug of ours stays one."""
+    try:
+        yield
+    except DatabaseError as error:
+        ours = isinstance(error, IntegrityError | ProgrammingError | DataError)
+        if ours and getattr(error.orig, "sqlstate", None) != _NO_PRIVILEGE:
+            raise
+        raise _unavailable(error) from error
 
 
 def _unavailable(error: DBAPIError) -> BrokerError:

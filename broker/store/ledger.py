@@ -132,24 +132,28 @@ def show(tx: Tx, *, last: int = 100, kind: str | None = None, holding: str | Non
     asked = sa.select(_ROWS.c.seq, _ROWS.c.kind, _ROWS.c.body).order_by(_ROWS.c.seq.desc())
     if kind is not None:
         asked = asked.where(sa.or_(_ROWS.c.kind == kind, _ROWS.c.kind.startswith(f"{kind}.", autoescape=True)))
+    if holding is None:
+        asked = asked.limit(last)
     kept: list[Row] = []
-    for row in tx.conn.execute(asked):
-        if holding is None or holding.encode() in bytes(row.body):
-            kept.append(Row(row.seq, row.kind, json.loads(row.body)))
-        if len(kept) == last:
-            break
+    # Piece by piece: PostgreSQL would send the whole ledger for one entry.
+    with tx.conn.execute(asked, execution_options={"yield_per": 500}) as found:
+        for row in found:
+            if holding is None or holding.encode() in bytes(row.body):
+                kept.append(Row(row.seq, row.kind, json.loads(row.body)))
+            if len(kept) == last:
+                break
     return kept[::-1]
 
 
 def verify(tx: Tx) -> tuple[int, str] | None:
     """Walk the whole chain; None when it is whole, else the first sequence number that is wrong, and how."""
     size, last_link = tx.conn.execute(_LOAD_HEAD).one()
-    before, expected = b"\x00" * 32, 1
-    while rows := tx.conn.execute(_CHAIN, {"after": expected - 1}).all():
+    before, expected, after = b"\x00" * 32, 1, -(1 << 63)  # not 0: an entry slipped in before the first must be seen
+    while rows := tx.conn.execute(_CHAIN, {"after": after}).all():
         for row in rows:
             if (problem := _problem(row, expected, before)) is not None:
                 return expected, problem
-            before, expected = bytes(row.link), expected + 1
+            before, expected, after = bytes(row.link), expected + 1, row.seq
     if expected - 1 != size:
         return expected, f"the head says {size} entries, the table holds {expected - 1}"
     if before != bytes(last_link):

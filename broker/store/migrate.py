@@ -12,6 +12,7 @@ from alembic.script import ScriptDirectory
 
 from broker.store import schema
 
+_UPGRADING: Final = 0x776B6774  # any number, the same in every program of ours
 _SCRIPTS: Final = Path(__file__).parent / "migrations"
 
 
@@ -30,6 +31,8 @@ def upgrade(engine: sa.Engine) -> None:
         return scripts._upgrade_revs("head", found)  # the name Alembic's own documentation gives for this use
 
     with engine.connect() as conn, conn.begin(), EnvironmentContext(config, scripts, fn=missing) as environment:
+        if engine.dialect.name == "postgresql":  # on SQLite BEGIN IMMEDIATE keeps a second upgrade out
+            conn.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_UPGRADING})")
         # transactional_ddl: Alembic thinks SQLite has none; our own BEGIN IMMEDIATE holds the whole upgrade.
         environment.configure(
             connection=conn, target_metadata=schema.site.metadata, render_as_batch=True, transactional_ddl=True

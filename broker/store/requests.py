@@ -14,7 +14,7 @@ from broker.domain.capability import Capability, parse_capabilities, show_capabi
 from broker.domain.errors import BrokerError, Code
 from broker.domain.grant import Terms
 from broker.domain.ids import AccessRequestId, ApprovalId, AssetId, PersonId, SiteId, quoted
-from broker.domain.people import Person
+from broker.domain.people import Person, Right
 from broker.domain.policy import ApprovalFacts
 from broker.domain.request import TRANSITIONS, AccessRequest, ShownState, State, Step
 from broker.domain.window import Interval
@@ -196,16 +196,26 @@ def load_approval_facts(tx: Tx, *, owner: Person, request_id: str) -> ApprovalFa
     request = load(tx, request_id)
     if request is None:
         return ApprovalFacts(request=None, asker=None, owner=owner)
-    given = approvals(tx, request.id)
+    first, first_owner = _first_standing(tx, request)
     return ApprovalFacts(
         request=request,
         asker=people.load_person(tx, request.person_id),
         owner=owner,
+        vendor=inventory.vendor_by_id(tx, request.vendor_id),
         assets=tuple(inventory.assets(tx, ids=request.assets)),
         windows=tuple(inventory.windows(tx, request.site_id, request.vendor_id)),
-        first_owner=people.load_person(tx, given[0].owner_id) if given else None,
-        first=given[0].terms if given else None,
+        first_owner=first_owner,
+        first=first,
     )
+
+
+def _first_standing(tx: Tx, request: AccessRequest) -> tuple[Terms | None, Person | None]:
+    """The earliest yes of an owner who may still say it: that of one disabled since is no pair of eyes."""
+    for one in approvals(tx, request.id):
+        owner = people.load_person(tx, one.owner_id)
+        if owner is not None and owner.may(Right.APPROVE, request.site_id):
+            return one.terms, owner
+    return None, None
 
 
 def _approval_of(tx: Tx, row: Any) -> Approval:

@@ -29,10 +29,15 @@ SQLITE_GUARDS: Final = (
     """CREATE TRIGGER ledger_kept_from_replace BEFORE INSERT ON ledger
     WHEN EXISTS (SELECT 1 FROM ledger WHERE seq = NEW.seq)
     BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
-    """CREATE TRIGGER ledger_head_only_grows BEFORE UPDATE ON ledger_head WHEN NEW.size <= OLD.size
+    """CREATE TRIGGER ledger_head_only_grows BEFORE UPDATE ON ledger_head WHEN NEW.size IS NOT OLD.size + 1
     BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
     """CREATE TRIGGER ledger_head_kept BEFORE DELETE ON ledger_head
     BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
+    """CREATE TRIGGER ledger_head_kept_from_replace BEFORE INSERT ON ledger_head
+    WHEN EXISTS (SELECT 1 FROM ledger_head)
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
+    """CREATE TRIGGER access_request_born_pending BEFORE INSERT ON access_request WHEN NEW.state IS NOT 'pending'
+    BEGIN SELECT RAISE(ABORT, 'a request is born pending'); END""",
     """CREATE TRIGGER access_request_steps BEFORE UPDATE ON access_request
     WHEN NEW.state IS NOT OLD.state AND NEW.prior_state IS NOT OLD.state
     BEGIN SELECT RAISE(ABORT, 'a step starts from the stored state'); END""",
@@ -45,9 +50,15 @@ POSTGRESQL_GUARDS: Final = (
     """CREATE TRIGGER ledger_kept_whole BEFORE TRUNCATE ON ledger
     FOR EACH STATEMENT EXECUTE FUNCTION ledger_is_append_only()""",
     """CREATE TRIGGER ledger_head_only_grows BEFORE UPDATE ON ledger_head
-    FOR EACH ROW WHEN (NEW.size <= OLD.size) EXECUTE FUNCTION ledger_is_append_only()""",
+    FOR EACH ROW WHEN (NEW.size <> OLD.size + 1) EXECUTE FUNCTION ledger_is_append_only()""",
     """CREATE TRIGGER ledger_head_kept BEFORE DELETE ON ledger_head
     FOR EACH ROW EXECUTE FUNCTION ledger_is_append_only()""",
+    """CREATE TRIGGER ledger_head_kept_whole BEFORE TRUNCATE ON ledger_head
+    FOR EACH STATEMENT EXECUTE FUNCTION ledger_is_append_only()""",
+    """CREATE FUNCTION a_request_is_born_pending() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN RAISE EXCEPTION 'a request is born pending' USING ERRCODE = 'integrity_constraint_violation'; END $$""",
+    """CREATE TRIGGER access_request_born_pending BEFORE INSERT ON access_request
+    FOR EACH ROW WHEN (NEW.state <> 'pending') EXECUTE FUNCTION a_request_is_born_pending()""",
     """CREATE FUNCTION a_step_starts_from_the_stored_state() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN RAISE EXCEPTION 'a step starts from the stored state' USING ERRCODE = 'integrity_constraint_violation'; END $$""",
     """CREATE TRIGGER access_request_steps BEFORE UPDATE ON access_request
