@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from broker.domain.errors import Code
+from broker.domain.errors import BrokerError, Code
 from broker.domain.policy import Reason, Refusal, ReviewReason
 
 STATUS_OF: Final[Mapping[Code, int]] = {
@@ -44,19 +44,27 @@ HEADERS: Final[Mapping[str, str]] = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
     "cache-control": "no-store",
-    "referrer-policy": "no-referrer",
+    # Not no-referrer: under it browsers send "Origin: null" with our own forms too. Nothing leaves for other sites either way.
+    "referrer-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), microphone=(), geolocation=(), usb=(), payment=()",
 }
+NOT_THERE: Final = "There is no such page, or it is not for you."
 HSTS: Final = ("strict-transport-security", "max-age=31536000")
 
 
-def status_of(refusal: Refusal) -> int:
-    """The status of a refusal: 422 for what could be asked otherwise, unless the table says more."""
-    return _REFUSED.get(refusal.reason, 422)
+def status_of(no: Refusal | BrokerError) -> int:
+    """The status of a no: 422 for a refusal of what could be asked otherwise, unless the table says more."""
+    return STATUS_OF[no.code] if isinstance(no, BrokerError) else _REFUSED.get(no.reason, 422)
 
 
-def line_of(refusal: Refusal) -> str:
-    """A refusal as one line for the person entitled to know it."""
-    return f"{refusal.reason.value[:1].upper()}{refusal.reason.value[1:]}{': ' + refusal.hint if refusal.hint else ''}."
+def line_of(no: Refusal | BrokerError) -> str:
+    """A no as one line for the person entitled to know it."""
+    if isinstance(no, BrokerError):
+        return _sentence(no.detail)
+    return _sentence(f"{no.reason.value}: {no.hint}" if no.hint else no.reason.value)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."

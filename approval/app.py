@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from approval import static_files
-from approval.answers import STATUS_OF
+from approval.answers import NOT_THERE, line_of, status_of
 from approval.guard import Guard, Origin, origin_of
 from approval.pages import (
     asking,
@@ -28,7 +28,7 @@ from approval.pages import (
     windows,
 )
 from approval.render import plain_page
-from approval.showing import NOT_THERE, go
+from approval.showing import go
 from approval.visitors import Forged, NotLoggedIn
 from approval.web import Web
 from broker.clock import Clock
@@ -63,7 +63,7 @@ def create_app(here: Home, settings: Settings, db: Database, clock: Clock, *, or
 
 
 async def _to_login(request: Request, _error: Exception) -> Response:
-    path = request.url.path if request.method == "GET" else "/"
+    path = request.scope["path"] if request.method == "GET" else "/"  # request.url holds what Host said
     return go("/login" if path == "/" else f"/login?next={quote(path, safe='/')}")
 
 
@@ -75,7 +75,7 @@ async def _forged(_request: Request, _error: Exception) -> Response:
 
 async def _misused(_request: Request, error: Exception) -> Response:
     assert isinstance(error, BrokerError)  # noqa: S101 - registered for nothing else
-    return plain_page(HTTPStatus(STATUS_OF[error.code]), f"{error.detail[:1].upper()}{error.detail[1:]}.")
+    return plain_page(HTTPStatus(status_of(error)), line_of(error))
 
 
 async def _told(_request: Request, error: Exception) -> Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Final
+from urllib.parse import parse_qsl
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -44,18 +45,33 @@ class Form:
 
 async def read_form(request: Request, single: Iterable[str], *, repeated: Iterable[str] = ()) -> Form:
     """Read the form. Raises BrokerError(INVALID) for anything the page does not have, HTTPException(415)."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/x-www-form-urlencoded":
+    kind, _, charset = request.headers.get("content-type", "").lower().replace(" ", "").partition(";")
+    if kind != "application/x-www-form-urlencoded" or charset not in ("", "charset=utf-8"):
         raise HTTPException(415, "Send it as the page's own form does.")
     once, often = {TOKEN, PROOF, *single}, set(repeated)
     fields: dict[str, list[str]] = defaultdict(list)
-    async with request.form(max_files=0, max_fields=FIELDS_MOST) as sent:
-        for name, value in sent.multi_items():
-            if not isinstance(value, str) or (name not in once and name not in often):
-                raise BrokerError(Code.INVALID, f"the form has no field {quoted(name)}")
-            if len(value) > FIELD_LONGEST:
-                raise BrokerError(Code.INVALID, f"{name} is too long: at most {FIELD_LONGEST} characters")
-            if name in once and name in fields:
-                raise BrokerError(Code.INVALID, f"{name} was sent twice")
-            fields[name].append(value)
+    for name, value in _pairs(await request.body()):
+        if name not in once and name not in often:
+            raise BrokerError(Code.INVALID, f"the form has no field {quoted(name)}")
+        if len(value) > FIELD_LONGEST:
+            raise BrokerError(Code.INVALID, f"{name} is too long: at most {FIELD_LONGEST} characters")
+        if "\0" in value:
+            raise BrokerError(Code.INVALID, f"{name} holds control characters")
+        if name in once and name in fields:
+            raise BrokerError(Code.INVALID, f"{name} was sent twice")
+        fields[name].append(value)
     return Form(dict(fields))
+
+
+def _pairs(body: bytes) -> list[tuple[str, str]]:
+    """Names and values, strictly UTF-8: what cannot be read is refused, not replaced by something the sender never wrote."""
+    try:
+        return parse_qsl(
+            body.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=bool(body),
+            errors="strict",
+            max_num_fields=FIELDS_MOST,
+        )
+    except ValueError:
+        raise BrokerError(Code.INVALID, "the form cannot be read; send it as the page's own form does") from None

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from approval.answers import HEADERS, HSTS
+from approval.answers import HEADERS, HSTS, NOT_THERE
 from approval.render import plain_page
 
 log = logging.getLogger("approval.guard")
@@ -27,10 +27,13 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The one origin of these pages, and the Host headers under which they may be asked for. Source: WEB-8."""
+    """The one origin of these pages. hosts: the Host headers under which they may be asked for, each with its own origin.
+
+    Source: WEB-8.
+    """
 
     text: str
-    hosts: frozenset[str]
+    hosts: Mapping[str, str]
 
     @property
     def is_secure(self) -> bool:
@@ -45,10 +48,11 @@ def origin_of(text: str, *, loopback_port: int | None) -> Origin:
     port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
     # A browser leaves the scheme's own port out of Host and Origin.
     named = host if port == _DEFAULT_PORTS.get(parts.scheme) else f"{host}:{port}"
-    hosts = {named}
+    hosts: dict[str, str] = {}
     if loopback_port is not None:
-        hosts |= {f"{name}:{loopback_port}" for name in ("127.0.0.1", "localhost", "[::1]")}
-    return Origin(f"{parts.scheme}://{named}", frozenset(hosts))
+        here = [f"{name}:{loopback_port}" for name in ("127.0.0.1", "localhost", "[::1]")]
+        hosts |= {one: f"http://{one}" for one in here}
+    return Origin(f"{parts.scheme}://{named}", hosts | {named: f"{parts.scheme}://{named}"})
 
 
 class Refused(Exception):
@@ -84,7 +88,8 @@ class Guard:
             await send(message)
 
         try:
-            check(scope["method"], scope["path"], Headers(scope=scope), self._origin, scheme=scope["scheme"])
+            _check_text(scope["path"], scope["query_string"])
+            check(scope["method"], scope["path"], Headers(scope=scope), self._origin)
             body = await _read_body(scope, receive)
             await self._app(scope, _replay(body, receive), answer)
         except Refused as refused:
@@ -106,10 +111,17 @@ class Guard:
             headers.setdefault(*HSTS)
 
 
-def check(method: str, path: str, headers: Mapping[str, str], origin: Origin, *, scheme: str) -> None:
-    """Refuse a foreign Host, a form from another site, an embedding by another site. Raises Refused. Source: WEB-4, WEB-8.
+def _check_text(path: str, query: bytes) -> None:
+    """Refuse what no page has in its address and no database wants to be asked for. Raises Refused."""
+    asked = path + unquote_to_bytes(query).decode("utf-8", "replace")
+    if any(ch < " " or "\x7f" <= ch <= "\x9f" or ch == "\ufffd" for ch in asked):
+        raise Refused(HTTPStatus.NOT_FOUND, NOT_THERE)
 
-    scheme: of the connection; behind a proxy that ends TLS the settings' origin counts, forwarded headers never.
+
+def check(method: str, path: str, headers: Mapping[str, str], origin: Origin) -> None:
+    """Refuse a foreign Host, a form from another site, a use by another site's page. Raises Refused. Source: WEB-4, WEB-8.
+
+    Behind a proxy that ends TLS the settings' origin counts, forwarded headers never.
     """
     if path in _PROBES and method in _SAFE:
         return  # asked for by address, by whatever watches the service
@@ -118,18 +130,20 @@ def check(method: str, path: str, headers: Mapping[str, str], origin: Origin, *,
         raise Refused(HTTPStatus.MISDIRECTED_REQUEST, "These pages have another address; use the one you were given.")
     fetch_site = headers.get("sec-fetch-site")
     if method in _SAFE:
-        if fetch_site == "cross-site" and headers.get("sec-fetch-mode") not in (None, "navigate"):
+        how = (headers.get("sec-fetch-mode", "navigate"), headers.get("sec-fetch-dest", "document"))
+        # same-site too: another port of this host is another service, and gets the cookie along.
+        if fetch_site in ("cross-site", "same-site") and how != ("navigate", "document"):
             raise Refused(HTTPStatus.FORBIDDEN, "Another site may link here, but not use these pages.")
         return
     came_from = headers.get("origin")
-    if fetch_site not in (None, "same-origin") or came_from not in (None, origin.text, f"{scheme}://{host}"):
+    if fetch_site not in (None, "same-origin") or came_from not in (None, origin.text, origin.hosts[host]):
         raise Refused(HTTPStatus.FORBIDDEN, "This form was sent from another site; nothing was changed.")
     if fetch_site is None and came_from is None:
         raise Refused(HTTPStatus.FORBIDDEN, "Your browser did not say where this form comes from; nothing was changed.")
 
 
 async def _read_body(scope: Scope, receive: Receive) -> bytes:
-    """The whole body, before anything reads it as a form. Raises Refused: 413, 408, 411."""
+    """The whole body, before anything reads it as a form. Raises Refused: 400, 408, 413."""
     told = Headers(scope=scope).get("content-length", "0")
     if not (told.isascii() and told.isdecimal()) or int(told) > BODY_MAX_BYTES:
         raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"That is too much: at most {BODY_MAX_BYTES} bytes.")

@@ -13,10 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+import h11
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from approval.answers import HEADERS
 from approval.app import create_app
 from approval.guard import origin_of
 from broker.clock import Clock, SystemClock
@@ -55,6 +57,15 @@ class BoundedProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
         super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP at all gets the headers of every other answer. msg: the library's words, which help nobody."""
+        told = {**HEADERS, "content-type": "text/plain; charset=utf-8", "connection": "close"}
+        headers = [(name.encode(), value.encode()) for name, value in told.items()]
+        line = b"That is no request that can be read.\n"
+        for event in (h11.Response(status_code=400, headers=headers), h11.Data(data=line), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     def _await_head(self) -> None:
         self._deadline = self.loop.call_later(HEADER_TIMEOUT_S, self._too_late)

@@ -8,12 +8,12 @@ from typing import Any, Final
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
+from approval.answers import NOT_THERE
 from approval.forms import PROOF, TOKEN
 from approval.render import page
 from approval.visitors import Visitor
 from broker.domain.people import Right
 
-NOT_THERE: Final = "There is no such page, or it is not for you."
 LOOKERS: Final = (Right.APPROVE, Right.REVIEW, Right.AUDIT)
 """Who sees that a recording exists; replaying it takes Right.REVIEW."""
 
@@ -52,7 +52,8 @@ def _parts(visitor: Visitor) -> list[tuple[str, str]]:
             ("/grants", "Grants"),
             ("/sessions", "Sessions"),
         ]
-    parts = [("/", "Waiting"), ("/requests", "Requests"), ("/grants", "Grants"), ("/sessions", "Sessions")]
+    first = "Waiting" if visitor.may_anywhere(Right.APPROVE) else "Overview"
+    parts = [("/", first), ("/requests", "Requests"), ("/grants", "Grants"), ("/sessions", "Sessions")]
     if visitor.may_anywhere(*LOOKERS):
         parts.append(("/recordings", "Recordings"))
     parts.append(("/windows", "Windows"))

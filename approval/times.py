@@ -5,36 +5,40 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from broker.domain.errors import BrokerError, Code
 from broker.domain.ids import parse_instant, quoted
 
 
 def show_instant(when: datetime | None, zone: str = "UTC") -> Markup:
-    """One instant as a <time>: site time with abbreviation and offset, then UTC; a dash for None. zone: an IANA name.
+    """One instant as a <time>: site time with abbreviation, then offset and UTC; a dash for None. zone: an IANA name.
 
     >>> from datetime import timedelta
     >>> str(show_instant(datetime(2027, 2, 25, tzinfo=UTC), "America/Los_Angeles").striptags())
-    'Wed 24 Feb 2027 16:00 PST (−08:00) 25 Feb 00:00 UTC'
+    'Wed 24 Feb 2027 16:00 PST −08:00 · 25 Feb 00:00 UTC'
     """
     if when is None:
         return Markup("—")
     instant = when.astimezone(UTC)
     local = instant.astimezone(ZoneInfo(zone))
-    machine = escape(instant.isoformat(timespec="seconds").replace("+00:00", "Z"))
-    in_utc = _clock(instant) + " UTC"
+    in_utc = f"{_clock(instant)} UTC"
     if local.utcoffset() == instant.utcoffset():
-        return Markup('<time datetime="{}"><span class="at">{} {}</span></time>').format(
-            machine, f"{local:%a %-d %b %Y}", in_utc
-        )
+        return _time(instant, local, in_utc)
     name = local.tzname() or ""
     # A zone without letters of its own is called by its offset already.
-    named = f"{name} ({_offset(local)})" if name.isalpha() else f"({_offset(local)})"
+    here = f"{_clock(local)} {name if name.isalpha() else _offset(local)}"
     other_day = "" if local.date() == instant.date() else f"{instant:%-d %b} "
-    return Markup('<time datetime="{}"><span class="at">{} {} {}</span> <span class="utc">{}{}</span></time>').format(
-        machine, f"{local:%a %-d %b %Y}", _clock(local), named, other_day, in_utc
-    )
+    beside = f"{_offset(local)} · " if name.isalpha() else ""
+    return _time(instant, local, here, f"{beside}{other_day}{in_utc}")
+
+
+def _time(instant: datetime, local: datetime, clock: str, beside: str = "") -> Markup:
+    shown = Markup('<span class="at"><span>{}</span> <span>{}</span></span>').format(f"{local:%a %-d %b %Y}", clock)
+    if beside:
+        shown += Markup(' <span class="utc">{}</span>').format(beside)
+    machine = instant.isoformat(timespec="seconds").replace("+00:00", "Z")
+    return Markup('<time datetime="{}">{}</time>').format(machine, shown)
 
 
 def _clock(when: datetime) -> str:

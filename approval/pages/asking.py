@@ -77,7 +77,7 @@ async def ask(request: Request) -> Response:
     try:
         _, done = await act(request, form.token, _ask, form, web_of(request).settings)
     except BrokerError as error:
-        return await _show(request, form, line=f"{error.detail[:1].upper()}{error.detail[1:]}.", status=400)
+        return await _show(request, form, line=line_of(error), status=status_of(error))
     if isinstance(done, Refusal):
         return await _show(request, form, line=line_of(done), status=status_of(done))
     return go(f"/requests/{done.id}")
@@ -92,7 +92,7 @@ def _ask(tx: Tx, visitor: Visitor, form: Form, settings: Settings) -> AccessRequ
         length=parse_duration(form.one("length").strip().replace(" ", "")),
         reason=form.one("reason"),
         capabilities=_read_capabilities(form),
-        opens=_read_start(tx, form, assets),
+        opens=_read_start(tx, visitor, form, assets),
         change=form.one("change") or None,
     )
     return desk.submit(
@@ -114,11 +114,12 @@ def _read_capabilities(form: Form) -> frozenset[Capability]:
     return frozenset(named)
 
 
-def _read_start(tx: Tx, form: Form, assets: tuple[str, ...]) -> datetime | None:
-    """The start in the time of the first asset's site; without one it counts from the yes."""
+def _read_start(tx: Tx, visitor: Visitor, form: Form, assets: tuple[str, ...]) -> datetime | None:
+    """The start in the time of the first asset's site, if the vendor knows that site; without one it counts from the yes."""
     text = form.one("opens").strip()
     if not text:
         return None
-    first = inventory.load_asset(tx, assets[0]) if assets else None
-    site = None if first is None else inventory.site_by_id(tx, first.site_id)
+    known = inventory.sites_of_vendor(tx, visitor.person.vendor_id) if visitor.person.vendor_id else []
+    found = inventory.assets_called(tx, assets[0], known) if assets else []
+    site = inventory.site_by_id(tx, found[0].site_id) if found else None
     return parse_local(text, "UTC" if site is None else site.time_zone, what="start", inwards_late=True)

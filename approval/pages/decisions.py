@@ -34,7 +34,7 @@ async def approve(request: Request, request_id: str) -> Response:
     try:
         done = await act_proven(request, form, _approve, request_id, form)
     except BrokerError as error:
-        return await _again(request, request_id, error.detail, 400)
+        return await _again(request, request_id, line_of(error), status_of(error))
     return await _answer(request, request_id, done)
 
 
@@ -44,7 +44,7 @@ async def deny(request: Request, request_id: str) -> Response:
     try:
         done = await act_proven(request, form, _deny, request_id, form)
     except BrokerError as error:
-        return await _again(request, request_id, error.detail, 400, typed=form.one("reason"))
+        return await _again(request, request_id, line_of(error), status_of(error), typed=form.one("reason"))
     return await _answer(request, request_id, done, typed=form.one("reason"))
 
 

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request
 from markupsafe import Markup
 from starlette.responses import Response
 
+from approval.answers import line_of, status_of
 from approval.forms import Form, read_form
 from approval.render import page
 from approval.web import Web, web_of
@@ -75,8 +76,8 @@ async def enrol(request: Request, code: str) -> Response:
         if error.code is Code.NOT_FOUND:
             raise
         drawn = identity.show_again(web.seal, person, sealed, issuer=web.settings.totp_issuer)
-        line = f"{error.detail[:1].upper()}{error.detail[1:]}."
-        return page("enrol.html", status=400, seen=EnrolView(person, drawn), line=line, key=form.one("key"))
+        view = EnrolView(person, drawn)
+        return page("enrol.html", status=status_of(error), seen=view, line=line_of(error), key=form.one("key"))
     return page("enrolled.html", person=person)
 
 

@@ -116,7 +116,7 @@ async def revoke(request: Request, grant_id: str) -> Response:
     try:
         done = await act_proven(request, form, _revoke, grant_id, typed)
     except BrokerError as error:
-        return await _again(request, grant_id, error.detail, 400, typed)
+        return await _again(request, grant_id, line_of(error), status_of(error), typed)
     return await _answer(request, grant_id, done, typed)
 
 

@@ -25,8 +25,9 @@ _STANDING = (GrantState.OPEN, GrantState.SCHEDULED)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HomeView:
-    """waiting: requests the visitor may decide; for an engineer, their own. agreed: those with the visitor's own yes already."""
+    """decides: the visitor is an owner somewhere. waiting: requests they may decide, for an engineer their own; agreed: with their yes."""
 
+    decides: bool
     names: Names
     waiting: list[AccessRequest]
     agreed: frozenset[str]
@@ -52,6 +53,7 @@ def _load(tx: Tx, visitor: Visitor) -> HomeView:
         assets |= grant.terms.assets
     people = {one.person_id for one in waiting} | {one.person_id for one in live}
     return HomeView(
+        decides=visitor.may_anywhere(Right.APPROVE),
         names=Names.load(tx, people_ids=people | {one.person_id for one, _ in standing}, asset_ids=assets),
         waiting=sorted(waiting, key=lambda one: one.lapses_at),
         agreed=frozenset(one.id for one in waiting if _has_agreed(tx, visitor, one)),

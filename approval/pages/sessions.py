@@ -8,7 +8,7 @@ from datetime import datetime
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from approval.answers import line_of
+from approval.answers import line_of, status_of
 from approval.forms import read_form
 from approval.logins import DOOR, Unproven, act_proven
 from approval.names import Names
@@ -109,7 +109,7 @@ async def kill(request: Request, session_id: str) -> Response:
     try:
         done = await act_proven(request, form, _kill, session_id, typed)
     except BrokerError as error:
-        return await _again(request, session_id, error.detail, 400, typed)
+        return await _again(request, session_id, line_of(error), status_of(error), typed)
     match done:
         case Session():
             return go(f"/sessions/{done.id}")

@@ -9,6 +9,7 @@ from typing import Concatenate, Final, ParamSpec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from approval.answers import line_of, status_of
 from approval.forms import Form, read_form
 from approval.logins import Unproven, act_proven
 from approval.names import Names
@@ -86,7 +87,7 @@ async def _act(
     try:
         done = await act_proven(request, form, fn, *args, **kw)
     except BrokerError as error:
-        return await _show(request, form, line=f"{error.detail[:1].upper()}{error.detail[1:]}.", status=400)
+        return await _show(request, form, line=line_of(error), status=status_of(error))
     if isinstance(done, Unproven):
         return await _show(request, form, line=done.line, status=403)
     return go("/windows")

@@ -13,7 +13,7 @@
       controls: true,
       terminalFontSize: "small",
     });
-    player.addEventListener("errored", fail);
+    player.addEventListener("error", fail);
   } catch (error) {
     console.error(error);
     fail();

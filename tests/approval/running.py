@@ -14,6 +14,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 import pyotp
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from approval.app import create_app
 from approval.guard import origin_of
@@ -38,7 +40,8 @@ PASSWORD = "correct horse battery"
 HOUR = timedelta(hours=1)
 ENGINEER, OTHER_ENGINEER = "seoyeon.han", "jonas.weber"
 OWNER, SECOND_OWNER, FAR_OWNER = "ana.ortiz", "ben.cole", "olga.brandt"
-OPERATOR, INVESTIGATOR, AUDITOR = "pat.lane", "mia.reed", "theo.marsh"
+OPERATOR, INVESTIGATOR, AUDITOR, ADMIN = "pat.lane", "mia.reed", "theo.marsh", "ida.holm"
+EVERYBODY = (OWNER, SECOND_OWNER, FAR_OWNER, OPERATOR, INVESTIGATOR, AUDITOR, ADMIN, ENGINEER, OTHER_ENGINEER)
 
 
 class HandClock:
@@ -67,7 +70,7 @@ class Template:
 
 
 def make_template(path: Path) -> Template:
-    """Make it: two sites, two vendors, three assets, eight people, one window."""
+    """Make it: two sites, two vendors, four assets, nine people, one window."""
     made, home = Template(path), Home(path)
     home.seal_key.parent.mkdir(parents=True)
     home.seal_key.write_bytes(bytes(range(32)))
@@ -99,6 +102,7 @@ def _fill(tx: Tx, made: Template) -> None:
         (OPERATOR, "Pat Lane", [RoleAt(Role.OPERATOR, here.id)]),
         (INVESTIGATOR, "Mia Reed", [RoleAt(Role.INVESTIGATOR, here.id)]),
         (AUDITOR, "Theo Marsh", [RoleAt(Role.AUDITOR, everywhere)]),
+        (ADMIN, "Ida Holm", [RoleAt(Role.ADMIN, here.id)]),
     ):
         people.insert_person(tx, handle=handle, name=name, roles=roles, by="test")
         _enrol(tx, made, handle)
@@ -127,13 +131,20 @@ def _add_asset(
         tcp_ports={502},
         asset_class=klass,
         state=state,
+        host_key=a_key_line(),
         by="test",
     )
 
 
+def a_key_line() -> str:
+    """A fresh public key as OpenSSH writes it."""
+    key = Ed25519PrivateKey.generate().public_key()
+    return key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+
+
 def _enrol(tx: Tx, made: Template, handle: str) -> None:
     done = identity.enrol(
-        tx, handle=handle, key_line=None, password=PASSWORD, seal=identity.Seal(bytes(range(32))), by="t"
+        tx, handle=handle, key_line=a_key_line(), password=PASSWORD, seal=identity.Seal(bytes(range(32))), by="t"
     )
     made.seeds[handle] = parse_qs(urlsplit(done.totp_uri).query)["secret"][0]
 
