@@ -62,21 +62,22 @@ async def _wait(house: Desk, request: AccessRequest, progress: Progress, *, as_j
         moved = await asyncio.to_thread(house.db.change_mark)
         if moved != mark or house.clock.now() >= request.lapses_at:
             mark = moved
-            state, answer = await house.db.look(_state_of, request.id)
+            state, grant, reason = await house.db.look(_state_of, request.id)
             if state is not ShownState.PENDING:
                 status = 0 if state is ShownState.APPROVED else FAILED
-                document = {"id": request.id, "state": state.value, "grant": answer}
-                text = f"{request.id} is {state.value}" + (f": {answer}" if answer else "")
+                document = {"id": request.id, "state": state.value, "grant": grant, "answer": reason}
+                text = f"{request.id} is {state.value}" + (f": {grant or reason}" if grant or reason else "")
                 return Answer(status, text=text, document=document, as_json=as_json)
         await asyncio.sleep(house.settings.poll_s)
 
 
-def _state_of(tx: Tx, request_id: str) -> tuple[ShownState, str]:
+def _state_of(tx: Tx, request_id: str) -> tuple[ShownState, str, str]:
     request = requests.load(tx, request_id)
     if request is None:
         raise BrokerError(Code.NOT_FOUND, f"no request {quoted(request_id)} of yours")
-    grant = grants.of_request(tx, request.id)
-    return request.shown_state(tx.now), "" if grant is None else grant.id
+    grant, decision = grants.of_request(tx, request.id), requests.load_decision(tx, request.id)
+    reason = "" if decision is None else decision.reason or ""
+    return request.shown_state(tx.now), "" if grant is None else grant.id, reason
 
 
 async def status(house: Desk, proof: Proof, words: Sequence[str], _progress: Progress) -> Answer:

@@ -41,6 +41,7 @@ class Bastion(Protocol):
     refused_max: int
     idle_s: float
     login_s: float
+    banner: str
 
     @property
     def judge(self) -> House: ...
@@ -80,6 +81,7 @@ class Connection(Login, Admitter):
         self._entering = asyncio.Lock()
         self._watch: asyncio.TimerHandle | None = None
         self._told = False
+        self._welcomed = False
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         super().connection_made(conn)
@@ -97,6 +99,13 @@ class Connection(Login, Admitter):
             self._watch.cancel()
         if self.session is not None:
             self.session.finish(EndReason.DONE if exc is None else EndReason.CONNECTION_LOST)
+
+    def begin_auth(self, username: str) -> bool:
+        good = super().begin_auth(username)
+        if self.bastion.banner and self.conn is not None and not self._welcomed:
+            self._welcomed = True
+            self.conn.send_auth_banner(f"{self.bastion.banner}\r\n")  # to everybody alike, before any proof
+        return good
 
     def auth_completed(self) -> None:
         super().auth_completed()

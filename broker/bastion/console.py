@@ -25,7 +25,7 @@ log = logging.getLogger("broker.bastion.console")
 LINE_MAX: Final = 4096
 PROMPT: Final = "wicketgate> "
 WELCOME: Final = "wicketgate console: type help, or exit"
-_USAGE_EXIT: Final = 2
+_INTERRUPTED_EXIT: Final = 130
 
 
 class Console(asyncssh.SSHServerSession[bytes]):
@@ -76,8 +76,8 @@ class Console(asyncssh.SSHServerSession[bytes]):
         return False
 
     def signal_received(self, signal: str) -> None:
-        if signal == "INT" and self._task is not None:
-            self._task.cancel()
+        if signal == "INT":
+            self._interrupt()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._task is not None:
@@ -127,7 +127,14 @@ class Console(asyncssh.SSHServerSession[bytes]):
 
     # Running commands
     async def _once(self, text: str) -> None:
-        answer = await self._answer(text)
+        self._running = asyncio.create_task(self._answer(text))
+        try:
+            answer = await self._running
+        except asyncio.CancelledError:
+            if not self._interrupted:
+                raise  # the console itself is going
+            self._exit(_INTERRUPTED_EXIT)
+            return
         self._show(answer)
         self._exit(answer.status)
 

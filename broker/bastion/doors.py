@@ -351,13 +351,17 @@ def bounded_channel(
         left -= 1
         return left >= 0 and take(packet)
 
-    def refuse_agent(_packet: Any) -> bool:
-        note("agent forwarding")
+    def refuse_aloud(what: str) -> bool:
+        note(what)
+        with contextlib.suppress(OSError):  # the protocol's own no has no room for a reason
+            chan.write_stderr(f"wicketgate: {what} is not granted here\r\n".encode())
         return False
 
+    def refuse_agent(_packet: Any) -> bool:
+        return refuse_aloud("agent forwarding")
+
     def refuse_x11(_packet: Any) -> bool:
-        note("X11 forwarding")
-        return False
+        return refuse_aloud("X11 forwarding")
 
     chan._process_env_request = take_few  # type: ignore[method-assign]
     chan._process_auth_agent_req_at_openssh_dot_com_request = refuse_agent  # type: ignore[method-assign, assignment]

@@ -64,6 +64,7 @@ class RunningBastion:
         self.refused_max = settings.refused_channels_max
         self.idle_s = settings.idle_without_channel_s
         self.login_s = settings.login_timeout_s
+        self.banner = settings.site_banner
         self.db = db
         self.clock = clock
         self.settings = settings

@@ -162,6 +162,8 @@ class Login(asyncssh.SSHServer):
     def get_kbdint_challenge(self, username: str, lang: str, submethods: str) -> Any:
         if self.proof is None or self._asked:
             raise refusal("out of order")
+        if self._tries.answers >= self.house.tries_per_connection:
+            raise refusal("too many answers")
         self._asked = True
         return "", "", "", [(PROMPT, False)]
 

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import selectors
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pyotp
 
-from benchmarks.peers import account, make_key, sshd
+from benchmarks.peers import account, free_port, make_key, sshd, stop, wait_for_port
 from broker import desk, identity
 from broker.clock import SystemClock
 from broker.domain.capability import EXEC, SHELL, Capability
@@ -29,9 +31,11 @@ from broker.domain.inventory import AssetAuth, AssetClass, AssetState, Protocol,
 from broker.domain.people import Role, RoleAt
 from broker.domain.policy import Narrowing
 from broker.domain.request import AccessRequest, Asked
+from broker.domain.session import Session
 from broker.domain.window import Interval
 from broker.settings import Home, load_settings
-from broker.store import inventory, ledger, people, windows
+from broker.signer.client import SignerClient
+from broker.store import inventory, ledger, people, recordings, sessions, windows
 from broker.store.db import Database, Tx
 
 PROGRAM = Path(sys.executable).with_name("wicketgate")
@@ -41,6 +45,8 @@ ENGINEER, COLLEAGUE, STRANGER = "ines.engineer", "carl.colleague", "sven.strange
 OWNER, SECOND_OWNER, INVESTIGATOR = "olga.owner", "otto.owner", "ivan.investigator"
 BOX, OTHER, HAZARD, QUARANTINED = "box.plant", "other.plant", "hazard.plant", "new.plant"
 STEP_S = 30
+CODE_LEFT_S = 8
+"""How long a code still lives when a test gets it, at the least."""
 
 
 @dataclass(slots=True)
@@ -98,7 +104,41 @@ def _fill(tx: Tx, made: Template, folder: Path, seal: identity.Seal) -> None:
         key = made.keys.get(handle)
         line = None if key is None else key.with_suffix(".pub").read_text()
         done = identity.enrol(tx, handle=handle, key_line=line, password=PASSWORD, seal=seal, by="test")
-        made.seeds[handle] = parse_qs(urlsplit(done.totp_uri).query)["secret"][0]
+        made.seeds[handle] = seed_in(done.totp_uri)
+
+
+def seed_in(totp_uri: str) -> str:
+    """The seed that a code app reads out of a provisioning URI."""
+    return parse_qs(urlsplit(totp_uri).query)["secret"][0]
+
+
+@contextmanager
+def sshd_with(template: Template, folder: Path, *options: str) -> Iterator[tuple[int, Path]]:
+    """The assets' sshd once more with other options (as `-o` takes them); gives its port and its verbose log."""
+    port, log = free_port(), folder / "sshd.log"
+    command = [shutil.which("sshd", path="/usr/sbin:" + os.environ["PATH"]) or "sshd", "-D", "-e", "-p", str(port)]
+    command += ["-o", "LogLevel=VERBOSE", *(word for option in options for word in ("-o", option))]
+    with log.open("wb") as file:
+        child = subprocess.Popen([*command, "-f", str(template.host_key.with_name("sshd_config"))], stderr=file)
+    try:
+        wait_for_port(port)
+        yield port, log
+    finally:
+        stop(child, within_s=10)
+
+
+@contextmanager
+def deaf_port() -> Iterator[socket.socket]:
+    """A listening socket that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening
+
+
+def was_dialled(listening: socket.socket) -> bool:
+    """Whether anybody has connected: the kernel completes a connection before anybody accepts it."""
+    with selectors.DefaultSelector() as ready:
+        ready.register(listening, selectors.EVENT_READ)
+        return bool(ready.select(0))
 
 
 def add_asset(
@@ -141,7 +181,7 @@ def wait_until(true: Callable[[], bool], *, within_s: float = 10.0, what: str = 
 class Plant:
     """A copy of the template with `wicketgate serve` running on it; everything is stopped by pid at the end.
 
-    settings: changed keys of settings.toml, as TOML text by name.
+    settings: changed keys of settings.toml, as TOML text by name. The banner is off, so that stderr is what the tests are about.
     """
 
     def __init__(self, template: Template, **settings: str) -> None:
@@ -150,6 +190,8 @@ class Plant:
         self.path = self.folder / "home"
         shutil.copytree(template.path, self.path, symlinks=True)
         self.home = Home(self.path)
+        self.seeds, self.keys = dict(template.seeds), dict(template.keys)
+        settings = {"site_banner": '""', **settings}
         lines = [
             line for line in self.home.settings_path.read_text().splitlines() if line.partition(" ")[0] not in settings
         ]
@@ -229,6 +271,21 @@ class Plant:
             add_asset(tx, inventory.load_site(tx, "plant"), name, port, host_key)
         return f"{name}.plant"
 
+    def newcomer(self, name: str) -> str:
+        """One more enrolled engineer, of a firm of their own with a window of its own; gives the handle, which is the name."""
+        self.keys[name] = make_key(self.folder / name)
+        with self.db.begin() as tx:
+            vendor = inventory.insert_vendor(tx, name=f"firm-of-{name}", by="test")
+            span = Interval(tx.now - timedelta(days=1), tx.now + timedelta(days=30))
+            site = inventory.load_site(tx, "plant")
+            windows.insert_window(tx, site=site, vendor=vendor, interval=span, by="test")
+            people.insert_person(tx, handle=name, name=name, vendor_id=vendor.id, by="test")
+            line = self.keys[name].with_suffix(".pub").read_text()
+            seal = identity.Seal(self.home.read_seal_key())
+            done = identity.enrol(tx, handle=name, key_line=line, password=None, seal=seal, by="test")
+        self.seeds[name] = seed_in(done.totp_uri)
+        return name
+
     def grant(
         self,
         *assets: str,
@@ -261,25 +318,95 @@ class Plant:
         assert isinstance(made, Grant), made
         return made
 
+    def certify(self, grant: Grant, engineer: str = ENGINEER) -> None:
+        """A certificate for a grant by the signer itself, where collecting is not the subject; it costs no code."""
+
+        async def ask() -> str:
+            signer = SignerClient(self.home.signer_socket)
+            try:
+                key = self.template.keys[engineer].with_suffix(".pub").read_text().strip()
+                return await signer.gate(grant=grant.id, key=key, person=grant.person_id, source="127.0.0.1")
+            finally:
+                signer.close()
+
+        self.certificate(engineer).write_text(asyncio.run(ask()) + "\n")
+
+    def let_in(
+        self,
+        *assets: str,
+        length: timedelta = timedelta(hours=2),
+        capabilities: frozenset[Capability] = frozenset({SHELL, EXEC}),
+        engineer: str = ENGINEER,
+    ) -> Grant:
+        """A grant and its certificate at once."""
+        made = self.grant(*assets, length=length, capabilities=capabilities, engineer=engineer)
+        self.certify(made, engineer)
+        return made
+
+    def newcomer(self, handle: str) -> str:
+        """A fresh engineer of a firm of the same name, with a window and a key, for acts from which nobody comes back."""
+        self.template.keys[handle] = make_key(self.folder / handle)
+        with self.db.begin() as tx:
+            firm = inventory.insert_vendor(tx, name=handle, by="test")
+            span = Interval(tx.now - timedelta(days=1), tx.now + timedelta(days=30))
+            site = inventory.load_site(tx, "plant")
+            windows.insert_window(tx, site=site, vendor=firm, interval=span, by="test")
+            people.insert_person(tx, handle=handle, name=handle, vendor_id=firm.id, by="test")
+            line = self.template.keys[handle].with_suffix(".pub").read_text()
+            seal = identity.Seal(self.home.read_seal_key())
+            identity.enrol(tx, handle=handle, key_line=line, password=PASSWORD, seal=seal, by="test")
+        return handle
+
+    def last_session(self) -> Session:
+        """The session opened last, as its row says."""
+        with self.db.read() as tx:
+            return max(sessions.sessions(tx), key=lambda one: one.opened_at)
+
+    def wait_ended(self, session_id: str = "", *, within_s: float = 10) -> Session:
+        """A session's row once it is closed; without an id, of the session opened last."""
+        wanted = session_id or self.last_session().id
+
+        def row() -> Session:
+            with self.db.read() as tx:
+                found = sessions.load_session(tx, wanted)
+            assert found is not None
+            return found
+
+        wait_until(lambda: row().ended_at is not None, within_s=within_s, what=f"the end of {wanted}")
+        return row()
+
+    def streams(self, session: Session) -> dict[str, Path]:
+        """The files of a session's recording by stream, such as 01.screen."""
+        with self.db.read() as tx:
+            return {one.name: self.home.recordings / one.path for one in recordings.streams(tx, session.id)}
+
     # Codes and ssh
     def code(self, handle: str) -> str:
-        """A code of theirs not used before in this test; three at the most, for a code lives three steps."""
-        now_step = int(datetime.now(UTC).timestamp()) // STEP_S  # noqa: TID251 - the program under test lives in real time
-        step = max(self._spent.get(handle, 0) + 1, now_step - 1)
-        assert step <= now_step + 1, f"{handle} has no code left in this half minute; use another person"
+        """A code of theirs not used before in this test, with some seconds to live; the third in a half minute is waited for."""
+        now_s = CLOCK.now().timestamp()
+        step = max(self._spent.get(handle, 0) + 1, int(now_s + CODE_LEFT_S) // STEP_S - 1)
         self._spent[handle] = step
-        return str(pyotp.TOTP(self.template.seeds[handle]).at(step * STEP_S))
+        wait_until(
+            lambda: CLOCK.now().timestamp() >= (step - 1) * STEP_S, within_s=2 * STEP_S, what=f"a code of {handle}"
+        )
+        return str(pyotp.TOTP(self.seeds[handle]).at(step * STEP_S))
 
     def ssh_command(
-        self, login: str, *words: str, engineer: str = ENGINEER, options: Sequence[str] = (), program: str = "ssh"
+        self,
+        login: str,
+        *words: str,
+        engineer: str = ENGINEER,
+        options: Sequence[str] = (),
+        program: str = "ssh",
+        bare: bool = False,
     ) -> list[str]:
         """The command line of a stock client that believes the host CA and asks no question; words: the remote command.
 
-        Shows the certificate when one was collected (`collect`), else the bare key.
+        Shows the certificate when one was collected (`collect`), else, or when bare, the key alone.
         """
-        key = self.template.keys[engineer]
+        key = self.keys[engineer]
         certificate = self.certificate(engineer)
-        shown = ["-o", f"CertificateFile={certificate}"] if certificate.exists() else []
+        shown = ["-o", f"CertificateFile={certificate}"] if certificate.exists() and not bare else []
         command = [program, "-F", "none", "-o", f"UserKnownHostsFile={self.known_hosts}", "-o", "IdentityAgent=none"]
         command += ["-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=10", *shown]
         command += ["-i", str(key), "-p" if program == "ssh" else "-P", str(self.port), *options]
@@ -299,19 +426,26 @@ class Plant:
         options: Sequence[str] = (),
         stdin: bytes = b"",
         timeout_s: float = 30,
+        bare: bool = False,
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run stock ssh to its end. code: what it answers when it is asked."""
-        command = self.ssh_command(login, *words, engineer=engineer, options=options)
+        """Run stock ssh to its end. code: what it answers when it is asked; bare: shows no certificate."""
+        command = self.ssh_command(login, *words, engineer=engineer, options=options, bare=bare)
         return subprocess.run(
             command, input=stdin, capture_output=True, timeout=timeout_s, check=False, env=self.environment(code)
         )
 
     @contextmanager
     def running_ssh(
-        self, login: str, *words: str, code: str = "", engineer: str = ENGINEER, options: Sequence[str] = ()
+        self,
+        login: str,
+        *words: str,
+        code: str = "",
+        engineer: str = ENGINEER,
+        options: Sequence[str] = (),
+        bare: bool = False,
     ) -> Iterator[subprocess.Popen[bytes]]:
         """A stock ssh that runs beside the test, its three streams as pipes, killed at the end."""
-        command = self.ssh_command(login, *words, engineer=engineer, options=options)
+        command = self.ssh_command(login, *words, engineer=engineer, options=options, bare=bare)
         pipe = subprocess.PIPE
         with subprocess.Popen(
             command, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, env=self.environment(code)
@@ -321,11 +455,21 @@ class Plant:
             finally:
                 child.kill()
 
+    def direct_command(self, *words: str, options: Sequence[str] = ()) -> list[str]:
+        """The same client straight to the assets' sshd, past the bastion: what ours is compared with."""
+        key = self.folder / "direct"
+        if not key.exists():
+            make_key(key)
+            signing = ["ssh-keygen", "-q", "-s", str(self.home.ca_key("asset")), "-I", "direct", "-n", account()]
+            subprocess.run([*signing, str(key.with_suffix(".pub"))], check=True, timeout=30)
+        command = ["ssh", "-F", "none", "-o", "IdentityAgent=none", "-o", "IdentitiesOnly=yes", "-i", str(key)]
+        command += ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
+        return [*command, "-p", str(self.template.sshd_port), *options, f"{account()}@127.0.0.1", *words]
+
     def console(self, *words: str, engineer: str = ENGINEER, code: str | None = None, status: int = 0) -> str:
         """One console command by key and code; gives its stdout."""
         given = self.code(engineer) if code is None else code
-        options = ["-o", "CertificateFile=none"]
-        done = self.ssh("gate", *words, code=given, engineer=engineer, options=options)
+        done = self.ssh("gate", *words, code=given, engineer=engineer, bare=True)
         assert done.returncode == status, done
         return done.stdout.decode()
 
