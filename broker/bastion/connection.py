@@ -20,7 +20,7 @@ from broker.bastion.doors import Admitter, Door, Opened, bounded_channel
 from broker.bastion.evidence import ChannelRecording
 from broker.bastion.login import House, Login
 from broker.bastion.sessions import AssetSession
-from broker.bastion.transport import Valve
+from broker.bastion.transport import Valve, acknowledge_at_once
 from broker.domain.capability import SFTP_WRITE, Capability
 from broker.domain.errors import BrokerError
 from broker.domain.ids import Login as AssetLogin
@@ -86,6 +86,7 @@ class Connection(Login, Admitter):
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         super().connection_made(conn)
         self.valve = Valve(conn)
+        acknowledge_at_once(conn)
         if not self.bastion.arrived(self):
             conn.abort()  # no byte is sent; connection_lost follows
             return
