@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Final
 
 from broker.domain.audit import GrantHandedBack, GrantRevoked, SessionKilled
@@ -26,7 +27,7 @@ def revoke(tx: Tx, *, grant_id: str, by: str, reason: str) -> Grant | Refusal:
     if grant is None:
         return _NO_SUCH_GRANT
     if not grants.revoke(tx, grant.id, by=by, reason=said):
-        return _ended(grant)
+        return _ended(grant, tx.now)
     ledger.append(tx, GrantRevoked(grant_id=grant.id, by=by, reason=said))
     return _again(tx, grant)
 
@@ -40,12 +41,13 @@ def revoke_as(tx: Tx, *, owner_id: PersonId, grant_id: str, reason: str) -> Gran
 
 
 def hand_back(tx: Tx, *, person_id: PersonId, grant_id: str) -> Grant | Refusal:
-    """The engineer is done before the end; to anybody else the grant is not there."""
+    """The engineer is done before the end; to anybody else the grant is not there. A suspended one is not theirs to end."""
     grant = grants.load(tx, grant_id)
     if grant is None or grant.person_id != person_id:
         return _NO_SUCH_GRANT
-    if grant.state(tx.now) is GrantState.OVER or not grants.hand_back(tx, grant.id, by=person_id):
-        return _ended(grant, over=grant.state(tx.now) is GrantState.OVER)
+    stands = grant.state(tx.now) in (GrantState.SCHEDULED, GrantState.OPEN)
+    if not stands or not grants.hand_back(tx, grant.id, by=person_id):
+        return _ended(grant, tx.now)
     ledger.append(tx, GrantHandedBack(grant_id=grant.id, person_id=person_id))
     return _again(tx, grant)
 
@@ -113,12 +115,16 @@ def _may_stop(person: Person, site_id: SiteId) -> bool:
     return person.may(Right.APPROVE, site_id) or person.may(Right.KILL, site_id)
 
 
-def _ended(grant: Grant, *, over: bool = False) -> Refusal:
-    if over:
-        return Refusal(Reason.OVER, "the grant is over already")
-    if grant.revoked_at is not None:
-        return Refusal(Reason.REVOKED, "the grant is revoked already")
-    return Refusal(Reason.HANDED_BACK, "the grant was handed back already")
+def _ended(grant: Grant, now: datetime) -> Refusal:
+    match grant.state(now):
+        case GrantState.REVOKED:
+            return Refusal(Reason.REVOKED, "the grant is revoked already")
+        case GrantState.SUSPENDED:
+            return Refusal(Reason.SUSPENDED, "the grant is suspended; ask the site owner")
+        case GrantState.OVER:
+            return Refusal(Reason.OVER, "the grant is over already")
+        case _:
+            return Refusal(Reason.HANDED_BACK, "the grant was handed back already")
 
 
 def _again(tx: Tx, grant: Grant) -> Grant:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from hashlib import sha256
 from typing import Any
 
+import asyncssh
 import pytest
 
 from broker import desk, gate
@@ -20,6 +20,7 @@ from broker.domain.request import AccessRequest, Asked
 from broker.domain.session import ChannelKind
 from broker.domain.window import CommissioningWindow, Interval
 from broker.gate import Entered, Limits, Proof
+from broker.openssh import parse_public_key
 from broker.store import inventory, people, windows
 from broker.store.db import Database, Tx
 from tests.store.databases import HOUR, NOON, HandClock, Store
@@ -27,13 +28,21 @@ from tests.store.databases import HOUR, NOON, HandClock, Store
 BY = "local:test"
 SOURCE = "192.0.2.7"
 USUAL = frozenset({SHELL, EXEC})
+ENGINEERS = (
+    ("seoyeon.han", "cellmaker", "han"),
+    ("marc.dubois", "cellmaker", "dubois"),
+    ("stranger", "rival", "stranger"),
+)
+"""Handle, vendor, human; the rival has no window anywhere."""
+OWNERS = (("owner", "owen"), ("owner2", "olga"), ("owner-alias", "owen"), ("han-at-site", "han"))
+"""Handle, human: two of them are one human, and one is an engineer's second handle."""
 AS_ASKED = Narrowing()
 LIMITS = Limits()
 
 
 @dataclass
 class Plant:
-    """What the tests work on. people: by handle, as they were added."""
+    """What the tests work on. people: by handle, as they were added; keys: of the engineers, as OpenSSH lines."""
 
     db: Database
     clock: HandClock
@@ -43,6 +52,10 @@ class Plant:
     window: CommissioningWindow
     assets: dict[str, Asset] = field(default_factory=dict)
     people: dict[str, Person] = field(default_factory=dict)
+    keys: dict[str, str] = field(default_factory=dict)
+
+    def fingerprint_of(self, handle: str) -> str:
+        return parse_public_key(self.keys[handle]).fingerprint
 
     def id_of(self, handle: str) -> PersonId:
         return self.people[handle].id
@@ -87,8 +100,8 @@ class Plant:
     def proof(self, handle: str = "seoyeon.han", **more: Any) -> Proof:
         return Proof(
             person_id=self.id_of(handle),
-            key_fingerprint=fingerprint_of(handle),
-            public_key=f"ssh-ed25519 {handle}".encode(),
+            key_fingerprint=self.fingerprint_of(handle),
+            public_key=self.keys[handle].encode(),
             factors="key+code",
             source=SOURCE,
             **more,
@@ -124,8 +137,9 @@ class Plant:
         return entered
 
 
-def fingerprint_of(handle: str) -> str:
-    return f"SHA256:{sha256(handle.encode()).hexdigest()}"
+def fresh_key() -> str:
+    """The OpenSSH line of a new ed25519 key."""
+    return str(asyncssh.generate_private_key("ssh-ed25519").export_public_key("openssh").decode().strip())
 
 
 def an_asset(tx: Tx, site: Site, name: str, **more: Any) -> Asset:
@@ -138,9 +152,10 @@ def an_asset(tx: Tx, site: Site, name: str, **more: Any) -> Asset:
     return found
 
 
-def an_engineer(tx: Tx, handle: str, vendor: Vendor, human: str = "") -> Person:
+def an_engineer(tx: Tx, handle: str, vendor: Vendor, key_line: str, human: str = "") -> Person:
     made = people.insert_person(tx, handle=handle, name=handle.title(), by=BY, vendor_id=vendor.id, human=human)
-    people.add_key(tx, made.id, f"ssh-ed25519 {handle}", fingerprint_of(handle), by=BY)
+    key = parse_public_key(key_line)
+    people.add_key(tx, made.id, key.line, key.fingerprint, by=BY)
     return made
 
 
@@ -162,10 +177,12 @@ def make_plant(db: Database, clock: HandClock) -> Plant:
         for name in ("bms-01", "bms-02"):
             made.assets[name] = an_asset(tx, site, name, host_key="ssh-ed25519 AAAA", tcp_ports=[502])
         made.assets["pcs-01"] = an_asset(tx, site, "pcs-01", host_key="ssh-ed25519 AAAA", asset_class=AssetClass.HAZARD)
-        for handle, human in (("seoyeon.han", "han"), ("marc.dubois", "dubois")):
-            made.people[handle] = an_engineer(tx, handle, vendor, human)
-        made.people["stranger"] = an_engineer(tx, "stranger", rival, "stranger")
-        for handle, human in (("owner", "owen"), ("owner2", "olga"), ("owner-alias", "owen"), ("han-at-site", "han")):
+        for handle, firm, human in ENGINEERS:
+            made.keys[handle] = fresh_key()
+            made.people[handle] = an_engineer(
+                tx, handle, vendor if firm == vendor.name else rival, made.keys[handle], human
+            )
+        for handle, human in OWNERS:
             made.people[handle] = an_owner(tx, handle, site, human)
     return made
 
