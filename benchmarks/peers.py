@@ -85,6 +85,8 @@ def sshd(
         "PrintMotd no",
         "PrintLastLog no",
         "MaxStartups 500",
+        "AcceptEnv LANG LC_*",
+        "Subsystem sftp internal-sftp",
         "LogLevel ERROR",
         "SetEnv SHLVL=2",  # or bash reads the account's own .bashrc, which is part of none of the ways
         f"ForceCommand {force}" if force else "",

@@ -324,7 +324,7 @@ class Plant:
         async def ask() -> str:
             signer = SignerClient(self.home.signer_socket)
             try:
-                key = self.template.keys[engineer].with_suffix(".pub").read_text().strip()
+                key = self.keys[engineer].with_suffix(".pub").read_text().strip()
                 return await signer.gate(grant=grant.id, key=key, person=grant.person_id, source="127.0.0.1")
             finally:
                 signer.close()
@@ -342,20 +342,6 @@ class Plant:
         made = self.grant(*assets, length=length, capabilities=capabilities, engineer=engineer)
         self.certify(made, engineer)
         return made
-
-    def newcomer(self, handle: str) -> str:
-        """A fresh engineer of a firm of the same name, with a window and a key, for acts from which nobody comes back."""
-        self.template.keys[handle] = make_key(self.folder / handle)
-        with self.db.begin() as tx:
-            firm = inventory.insert_vendor(tx, name=handle, by="test")
-            span = Interval(tx.now - timedelta(days=1), tx.now + timedelta(days=30))
-            site = inventory.load_site(tx, "plant")
-            windows.insert_window(tx, site=site, vendor=firm, interval=span, by="test")
-            people.insert_person(tx, handle=handle, name=handle, vendor_id=firm.id, by="test")
-            line = self.template.keys[handle].with_suffix(".pub").read_text()
-            seal = identity.Seal(self.home.read_seal_key())
-            identity.enrol(tx, handle=handle, key_line=line, password=PASSWORD, seal=seal, by="test")
-        return handle
 
     def last_session(self) -> Session:
         """The session opened last, as its row says."""
