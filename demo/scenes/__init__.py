@@ -1,0 +1,1 @@
+"""The scenes of the story, in the order of the work: asking, entering, proving."""
