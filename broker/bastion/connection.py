@@ -55,7 +55,6 @@ class Bastion(Protocol):
         self, proof: Proof, login: AssetLogin, wish: Wish, session_id: SessionId | None
     ) -> Entered | Refusal: ...
     def make_session(self, connection: Connection, entered: Entered) -> AssetSession: ...
-    def channel_closed(self, session_id: SessionId, opened: Opened, exit_text: str | None) -> None: ...
     def refused(self, proof: Proof, asked: str, what: str, reason: str) -> None: ...
 
 
@@ -186,9 +185,6 @@ class Connection(Login, Admitter):
             log.exception("a channel could not be decided on")
             return _AWAY
         return Opened(self.session, entered.channel, recording, self._greeting(entered))
-
-    def channel_closed(self, opened: Opened, exit_text: str | None) -> None:
-        self.bastion.channel_closed(opened.session.id, opened, exit_text)
 
     async def _enter(self, wish: Wish) -> Entered | Refusal:
         proof = self._who()

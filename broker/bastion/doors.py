@@ -15,13 +15,14 @@ from typing import Any, Final, Protocol
 
 import asyncssh
 
+from broker.bastion.closing import keep_open_until_exit
 from broker.bastion.evidence import ChannelRecording, piece_size, size_piece
 from broker.bastion.relay import Flow
 from broker.bastion.sessions import AssetSession
 from broker.bastion.transport import WINDOW_BYTES, Valve
 from broker.bastion.upstream import UpstreamError
 from broker.domain.capability import EXEC, SFTP_READ, SHELL, Capability
-from broker.domain.live import Direction, Piece, Verb
+from broker.domain.live import Batch, Direction, Piece, Verb
 from broker.domain.policy import Refusal
 from broker.domain.session import ChannelKind, EndReason
 
@@ -49,7 +50,6 @@ class Admitter(Protocol):
     valve: Valve
 
     async def admit(self, kind: ChannelKind, capability: Capability, command: str | None) -> Opened | Refusal: ...
-    def channel_closed(self, opened: Opened, exit_text: str | None) -> None: ...
     def channel_gone(self) -> None: ...
 
 
@@ -138,13 +138,15 @@ class Door(asyncssh.SSHServerSession[bytes]):
             return
         line = self.line = RelayedChannel(chan, opened, terminal=self._pty is not None, valve=self._admitter.valve)
         opened.session.add(line)
-        exit_text: str | None = None
         try:
-            line.say(opened.greeting)
-            exit_text = await line.relay(self._ask(kind, command), self._up)
+            if opened.greeting:
+                line.say(opened.greeting)
+            if self._pty is not None:
+                # The size that a terminal begins with comes with the request for it, and belongs to the picture.
+                opened.session.record(Batch(line.number, Direction.UP, (size_piece(*self._pty[1][:2]),)))
+            await line.relay(self._ask(kind, command), self._up)
         finally:
-            opened.session.remove(line, "done" if exit_text else "connection lost")
-            self._admitter.channel_closed(opened, exit_text)
+            opened.session.remove(line, "done" if line.exit_text else "connection lost")
 
     def _ask(self, kind: ChannelKind, command: str | None) -> dict[str, Any]:
         """What the asset is asked for, as create_session takes it."""
@@ -176,15 +178,15 @@ class RelayedChannel:
         self._session = opened.session
         self._terminal = terminal
         self._far: asyncssh.SSHClientChannel[bytes] | None = None
-        self._exit_text: str | None = None
+        self.exit_text: str | None = None
         record: Callable[..., bool] = opened.session.record
         self.up = Flow(opened.number, Direction.UP, record=record, send=self._send_up)
         self.down = Flow(opened.number, Direction.DOWN, record=record, send=self._send_down)
         self.up.attach(source=chan)
         self.down.attach(valve=valve)
 
-    async def relay(self, asked: dict[str, Any], early: list[Piece]) -> str | None:
-        """Dial, then carry both directions until the asset ends the channel; gives its exit as text, None when cut."""
+    async def relay(self, asked: dict[str, Any], early: list[Piece]) -> None:
+        """Dial, then carry both directions until the asset ends the channel; `exit_text` says how, None when cut."""
         pumping: list[asyncio.Task[None]] = []
         try:
             far = await self._open(asked)
@@ -208,7 +210,6 @@ class RelayedChannel:
             await asyncio.gather(*pumping, return_exceptions=True)
             if self._far is not None:
                 self._far.abort()
-        return self._exit_text
 
     async def _open(self, asked: dict[str, Any]) -> asyncssh.SSHClientChannel[bytes]:
         leg = await self._session.leg()
@@ -275,11 +276,11 @@ class RelayedChannel:
             case Verb.EOF:
                 self._chan.write_eof()
             case Verb.EXIT_STATUS:
-                self._exit_text = piece.data.decode()
+                self.exit_text = piece.data.decode()
                 self._chan.exit(int(piece.data))
                 return True
             case Verb.EXIT_SIGNAL:
-                self._exit_text = f"signal {piece.data.decode('ascii', 'replace')}"
+                self.exit_text = f"signal {piece.data.decode('ascii', 'replace')}"
                 self._chan.exit_with_signal(piece.data.decode("ascii", "replace"))
                 return True
             case Verb.RESIZE | Verb.SIGNAL | Verb.BREAK:
@@ -363,6 +364,7 @@ def bounded_channel(
     def refuse_x11(_packet: Any) -> bool:
         return refuse_aloud("X11 forwarding")
 
+    keep_open_until_exit(chan)
     chan._process_env_request = take_few  # type: ignore[method-assign]
     chan._process_auth_agent_req_at_openssh_dot_com_request = refuse_agent  # type: ignore[method-assign, assignment]
     chan._process_x11_req_request = refuse_x11  # type: ignore[method-assign, assignment]

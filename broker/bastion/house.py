@@ -15,10 +15,9 @@ from broker import desk
 from broker.bastion.answers import Desk
 from broker.bastion.arrivals import Arrivals
 from broker.bastion.connection import Connection, Wish
-from broker.bastion.doors import Opened
 from broker.bastion.evidence import Place
 from broker.bastion.judge import Judge, came_in
-from broker.bastion.sessions import AssetSession, Ending
+from broker.bastion.sessions import AssetSession, Ending, Line
 from broker.bastion.upstream import AssetLeg, HostKeyMismatch, UpstreamError, dial
 from broker.clock import Clock, moment, wall_ms
 from broker.domain.audit import HostKeyChanged, RecordingFailed
@@ -184,24 +183,11 @@ class RunningBastion:
             LiveSession(admission, started=moment(self.clock), warn_before=self.settings.warn_before),
             dial=lambda: self._dial(admission, session_id),
             cut=connection.cut,
+            closed=self._channel_closed,
             ended=self._session_ended,
         )
         self.live_sessions[session_id] = session
         return session
-
-    def channel_closed(self, session_id: SessionId, opened: Opened, exit_text: str | None) -> None:
-        """Keep how a channel ended."""
-        state = "closed" if exit_text is not None else "interrupted"
-        self.chore(
-            self.keep(
-                leave_channel,
-                session_id=session_id,
-                channel=opened.number,
-                state="closed" if opened.recording.sealed else state,
-                exit=exit_text,
-                heads=opened.recording.heads,
-            )
-        )
 
     def refused(self, proof: Proof, asked: str, what: str, reason: str) -> None:
         """Keep a no that no grant could have made a yes."""
@@ -230,6 +216,18 @@ class RunningBastion:
             raise UpstreamError("the signer does not answer; try again in a minute") from error
 
     # Ends
+    def _channel_closed(self, session: AssetSession, line: Line) -> None:
+        self.chore(
+            self.keep(
+                leave_channel,
+                session_id=session.id,
+                channel=line.number,
+                state="closed" if line.recording.sealed else "interrupted",
+                exit=line.exit_text,
+                heads=line.recording.heads,
+            )
+        )
+
     def _session_ended(self, session: AssetSession, ending: Ending) -> None:
         log.info("session %s ended: %s", session.id, ending.reason.value)
         if ending.reason is EndReason.NOT_RECORDED:

@@ -43,6 +43,7 @@ class Line(Protocol):
 
     number: int
     recording: ChannelRecording
+    exit_text: str | None
 
     def notify(self, text: str) -> None: ...
     def end(self, text: str) -> None: ...
@@ -59,7 +60,8 @@ class Ending:
 class AssetSession:
     """One engineer at one asset over one SSH connection: several channels, one deadline, one leg.
 
-    dial: opens the leg. cut: closes the engineer's connection. ended: called once, after the recordings are sealed.
+    dial: opens the leg. cut: closes the engineer's connection. closed: called once for each channel, after its recording is
+    sealed; ended: once, after all of them.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class AssetSession:
         *,
         dial: Callable[[], Awaitable[AssetLeg]],
         cut: Callable[[], None],
+        closed: Callable[[AssetSession, Line], None],
         ended: Callable[[AssetSession, Ending], None],
     ) -> None:
         self.id = session_id
@@ -85,6 +88,7 @@ class AssetSession:
         self._clock = clock
         self._dial = dial
         self._cut = cut
+        self._closed = closed
         self._ended = ended
         self._leg: asyncio.Task[AssetLeg] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -106,6 +110,7 @@ class AssetSession:
         if self.lines.pop(line.number, None) is not None:
             line.recording.close(reason)
             self.heads.extend(line.recording.heads)
+            self._closed(self, line)
 
     def record(self, batch: Batch) -> bool:
         """Law 4 in one place: Arrived, Record, write(2), Recorded, Forward. True when the batch may go on."""
