@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -176,7 +175,7 @@ def _serve(server: uvicorn.Server, sock: socket.socket) -> None:
 
 
 def _say_ready(home: Home, url: str, address: Address) -> None:
-    _write(home.web_address, json.dumps({"host": address.host, "port": address.port}) + "\n")
+    _write(home.web_address, f"{address}\n")
     notify("READY=1")
     print(f"ready web={url}", flush=True)
 

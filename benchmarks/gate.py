@@ -17,6 +17,7 @@ from typing import Final
 import pyotp
 
 from benchmarks.peers import Peer, account, make_key, stop
+from broker.settings import parse_address
 
 PROGRAM: Final = Path(sys.executable).with_name("wicketgate")
 # Room for a hundred sessions of one engineer; all else as a site gets it.
@@ -93,7 +94,7 @@ def serving(home: Path) -> Iterator[tuple[int, int]]:
             if not child.stdout.readline().startswith("ready"):
                 raise RuntimeError(f"wicketgate serve did not become ready: {log.read_text()[-2000:].strip()}")
             overdue.cancel()
-            yield int(json.loads((home / "run/ssh.address").read_text())["port"]), child.pid
+            yield parse_address((home / "run/ssh.address").read_text().strip()).port, child.pid
         finally:
             overdue.cancel()
             stop(child, within_s=30)
