@@ -1,5 +1,5 @@
 # wicketgate: the environment is ./.venv; every target sets up what it needs, and only what is not there yet.
-.PHONY: help setup test-tools demo test check bench clean
+.PHONY: help setup demo-tools test-tools demo test check bench clean
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
@@ -15,7 +15,10 @@ setup: ## make ./.venv as uv.lock says
 test-tools: ## the programs that tests and benchmarks run for real: sshd, chromium, PostgreSQL, ...
 	@bash .ci/setup.sh test-tools
 
-demo: setup ## Kestrel Flat on loopback; make demo ARGS=--story plays the story unattended
+demo-tools: ## the program that the demo runs for real: ssh
+	@bash .ci/setup.sh demo-tools
+
+demo: setup demo-tools ## Kestrel Flat on loopback; make demo ARGS=--story plays the story unattended
 	@$(BIN)/wicketgate demo $(ARGS)
 
 check: setup ## lint and types

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Set-up in two parts: `environment` makes ./.venv as uv.lock says, `test-tools` looks for the programs the tests run for real.
+# Set-up in parts: `environment` makes ./.venv as uv.lock says; `demo-tools` and `test-tools` look for the programs that the demo
+# and the tests run for real.
 # What is missing is installed with apt when root; else one line says what to install. A second run finds all there in a moment.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -66,6 +67,10 @@ environment() {
     echo "$key" >"$STAMP"
 }
 
+demo_tools() {
+    { command -v ssh && command -v ssh-keygen; } >/dev/null || need openssh-client
+}
+
 test_tools() {
     local missing=()
     command -v git >/dev/null || missing+=(git)
@@ -85,9 +90,10 @@ test_tools() {
 
 case "${1:-}" in
 environment) environment ;;
+demo-tools) demo_tools ;;
 test-tools) test_tools ;;
 *)
-    echo "usage: .ci/setup.sh environment|test-tools" >&2
+    echo "usage: .ci/setup.sh environment|demo-tools|test-tools" >&2
     exit 2
     ;;
 esac

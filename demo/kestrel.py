@@ -27,16 +27,20 @@ class Figure:
     role: Role | None = None
     does: str = ""
 
+    @property
+    def is_a(self) -> str:
+        return self.role.value if self.role is not None else f"engineer of {self.firm}"
 
-SEOYEON: Final = Figure("seoyeon.han", "Han Seoyeon", firm=BATTERIES, does="engineer of orrin: asks, goes in")
-TAEKYUNG: Final = Figure("taekyung.bae", "Bae Taekyung", firm=BATTERIES, does="engineer of orrin: waits for a yes")
-MIRAE: Final = Figure("mirae.castellan", "Mirae Castellan", firm=BATTERIES, does="engineer of orrin: asked for nothing")
-SIGNE: Final = Figure("signe.halvedal", "Signe Halvedal", firm=CONVERTERS, does="engineer of skarne: converters")
+
+SEOYEON: Final = Figure("seoyeon.han", "Han Seoyeon", firm=BATTERIES, does="asks, and goes in")
+TAEKYUNG: Final = Figure("taekyung.bae", "Bae Taekyung", firm=BATTERIES)
+MIRAE: Final = Figure("mirae.castellan", "Mirae Castellan", firm=BATTERIES)
+SIGNE: Final = Figure("signe.halvedal", "Signe Halvedal", firm=CONVERTERS)
 MARGUERITE: Final = Figure(
-    "marguerite.oyelaran", "Marguerite Oyelaran", role=Role.OWNER, does="owner: approves, ends sessions"
+    "marguerite.oyelaran", "Marguerite Oyelaran", role=Role.OWNER, does="approves, and ends sessions"
 )
-DESMOND: Final = Figure("desmond.farraday", "Desmond Farraday", role=Role.OWNER, does="owner: the second yes")
-NADIA: Final = Figure("nadia.ferreira", "Nadia Ferreira-Holt", role=Role.INVESTIGATOR, does="investigator: replays")
+DESMOND: Final = Figure("desmond.farraday", "Desmond Farraday", role=Role.OWNER)
+NADIA: Final = Figure("nadia.ferreira", "Nadia Ferreira-Holt", role=Role.INVESTIGATOR, does="looks at recordings")
 CAST: Final = (SEOYEON, TAEKYUNG, MIRAE, SIGNE, MARGUERITE, DESMOND, NADIA)
 LEADS: Final = (SEOYEON, MARGUERITE, NADIA)
 """Whose codes are shown as pictures: those whom somebody trying the demo plays."""

@@ -49,9 +49,9 @@ def welcome(deployment: Deployment) -> str:
     """Where everything is and what to do: a page that a terminal of 80 columns and 24 lines shows whole."""
     seoyeon, owner = kestrel.SEOYEON.handle, kestrel.MARGUERITE.handle
     ssh = f"ssh -F {deployment.ssh_config(seoyeon)}"
-    cast = "\n".join(f"  {figure.handle:<20} {figure.does}" for figure in kestrel.LEADS)
+    cast = "\n".join(f"  {figure.handle:<20} {figure.is_a}: {figure.does}" for figure in kestrel.LEADS)
     return f"""\
-Kestrel Flat runs, on this machine only. Its plant, firms and people are invented.
+Kestrel Flat runs on this machine; its plant, firms and people are invented.
   web  {deployment.web}/      password of all: {kestrel.PASSWORD}
   ssh  {deployment.ssh}
 {cast}
@@ -81,5 +81,5 @@ def codes(phones: Phones) -> str:
         face = phones.look(figure.handle)
         seconds = max(1, int(face.seconds))
         what = f"{face.code}  good for {seconds} s" if face.code else f"used; the next one in {seconds} s"
-        lines.append(f"  {figure.handle:<20} {what:<28} {figure.does}".rstrip())
+        lines.append(f"  {figure.handle:<20} {what:<26} {figure.is_a}")
     return "\n".join(lines)
