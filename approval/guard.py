@@ -93,7 +93,9 @@ class Guard:
             body = await _read_body(scope, receive)
             await self._app(scope, _replay(body, receive), answer)
         except Refused as refused:
-            await plain_page(refused.status, refused.line)(scope, receive, answer)
+            told = plain_page(refused.status, refused.line)
+            told.headers["connection"] = "close"  # what is left of the body is not read
+            await told(scope, receive, answer)
         except Exception:
             incident = secrets.token_hex(4)
             log.exception("incident %s", incident)
@@ -144,7 +146,10 @@ def check(method: str, path: str, headers: Mapping[str, str], origin: Origin) ->
 
 async def _read_body(scope: Scope, receive: Receive) -> bytes:
     """The whole body, before anything reads it as a form. Raises Refused: 400, 408, 413."""
-    told = Headers(scope=scope).get("content-length", "0")
+    headers = Headers(scope=scope)
+    told = headers.get("content-length", "0")
+    if "content-length" in headers and "transfer-encoding" in headers:  # a proxy may have believed the other one
+        raise Refused(HTTPStatus.BAD_REQUEST, "The request says in two ways how long it is.")
     if not (told.isascii() and told.isdecimal()) or int(told) > BODY_MAX_BYTES:
         raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"That is too much: at most {BODY_MAX_BYTES} bytes.")
     body = bytearray()

@@ -89,7 +89,7 @@ def _ask(tx: Tx, visitor: Visitor, form: Form, settings: Settings) -> AccessRequ
     assets = tuple(form.many("asset"))
     asked = Asked(
         assets=assets,
-        length=parse_duration(form.one("length").strip().replace(" ", "")),
+        length=parse_duration(form.one("length").replace(" ", "")),
         reason=form.one("reason"),
         capabilities=_read_capabilities(form),
         opens=_read_start(tx, visitor, form, assets),

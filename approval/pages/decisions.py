@@ -129,7 +129,7 @@ def _read_end(tx: Tx, asked: AccessRequest, form: Form) -> datetime | None:
     A request without a start counts from the yes, so its end is given as a length; the other as a time of the site.
     """
     if asked.opens is None:
-        text = form.one("length").strip()
+        text = form.one("length").replace(" ", "")
         length = parse_duration(text) if text else asked.length
         return None if length == asked.length else tx.now + length
     text = form.one("until").strip()

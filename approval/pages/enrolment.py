@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 from dataclasses import dataclass
 
@@ -66,25 +65,26 @@ async def enrol(request: Request, code: str) -> Response:
     web = web_of(request)
     form = await read_form(request, _FIELDS)
     person = await web.db.look(identity.open_invitation, code)
-    sealed = _read_sealed(form.one("sealed"))
+    drawn = _read_sealed(web, person, form.one("sealed"))
     try:
         if form.one("password") != form.one("again"):
             raise BrokerError(Code.INVALID, "the two passwords differ")
         async with web.hashing:
-            await web.db.run(_accept, web, code, form, sealed)
+            await web.db.run(_accept, web, code, form, drawn.sealed)
     except BrokerError as error:
         if error.code is Code.NOT_FOUND:
             raise
-        drawn = identity.show_again(web.seal, person, sealed, issuer=web.settings.totp_issuer)
         view = EnrolView(person, drawn)
         return page("enrol.html", status=status_of(error), seen=view, line=line_of(error), key=form.one("key"))
     return page("enrolled.html", person=person)
 
 
-def _read_sealed(text: str) -> bytes:
+def _read_sealed(web: Web, person: Person, text: str) -> Drawn:
+    """The seed that the page was made with; it comes back sealed, and only the person's own opens. Raises BrokerError(INVALID)."""
     try:
-        return base64.b64decode(text, altchars=b"-_", validate=True)
-    except (ValueError, binascii.Error):
+        sealed = base64.b64decode(text, altchars=b"-_", validate=True)
+        return identity.show_again(web.seal, person, sealed, issuer=web.settings.totp_issuer)
+    except (ValueError, BrokerError):
         raise BrokerError(Code.INVALID, "the form is incomplete; open the link again") from None
 
 

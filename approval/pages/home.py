@@ -25,7 +25,7 @@ _STANDING = (GrantState.OPEN, GrantState.SCHEDULED)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HomeView:
-    """decides: the visitor is an owner somewhere. waiting: requests they may decide, for an engineer their own; agreed: with their yes."""
+    """decides: for an owner of some site. waiting: what they may decide, or an engineer's own requests; agreed: with their yes."""
 
     decides: bool
     names: Names

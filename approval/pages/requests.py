@@ -17,7 +17,7 @@ from broker import desk
 from broker.domain.grant import Grant, GrantState
 from broker.domain.inventory import Asset, AssetClass
 from broker.domain.people import Right
-from broker.domain.policy import ApprovalFacts, Refusal, covering, may_decide
+from broker.domain.policy import ApprovalFacts, Refusal, ReviewReason, covering, may_decide
 from broker.domain.request import AccessRequest, ShownState
 from broker.domain.session import Session
 from broker.domain.window import CommissioningWindow, Interval
@@ -217,6 +217,8 @@ async def withdraw(request: Request, request_id: str) -> Response:
     form = await read_form(request, [])
     visitor, done = await act(request, form.token, _withdraw, request_id)
     if isinstance(done, Refusal):
+        if done.reason is ReviewReason.NO_SUCH_REQUEST:
+            raise not_there()
         visitor, seen = await look(request, load_view, request_id)
         return show_request(visitor, seen, line=line_of(done), status=status_of(done))
     return go(f"/requests/{done.id}")

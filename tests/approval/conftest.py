@@ -23,6 +23,13 @@ def site(template: Template, tmp_path: Path) -> Iterator[Running]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def standing_site(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One running server for the tests of a file that change nothing for each other."""
+    with Running(template, tmp_path_factory.mktemp("standing") / "home") as running:
+        yield running
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Debian's chromium; nothing is downloaded, nothing is asked of the network."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
+import sqlite3
+import ssl
 import threading
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,22 +29,36 @@ from broker.domain.capability import EXEC, SHELL, Capability
 from broker.domain.grant import Grant
 from broker.domain.ids import SiteId
 from broker.domain.inventory import AssetAuth, AssetClass, AssetState, Protocol, Site
-from broker.domain.people import Role, RoleAt
+from broker.domain.people import Person, Role, RoleAt
 from broker.domain.policy import Narrowing, Refusal
 from broker.domain.request import AccessRequest, Asked
 from broker.domain.window import Interval
 from broker.settings import Address, Home, Settings
-from broker.store import inventory, people
+from broker.store import inventory, ledger, people
 from broker.store.db import Database, Tx
 
 NOON = datetime(2027, 2, 24, 20, 0, tzinfo=UTC)  # noon at the site
 ZONE = "America/Los_Angeles"
 PASSWORD = "correct horse battery"
 HOUR = timedelta(hours=1)
-ENGINEER, OTHER_ENGINEER = "seoyeon.han", "jonas.weber"
+_NO_TLS = ssl.SSLContext(
+    ssl.PROTOCOL_TLS_CLIENT
+)  # never used, but a client would load a hundred authorities for its own
+ENGINEER, COLLEAGUE, OTHER_ENGINEER = "seoyeon.han", "minho.ryu", "jonas.weber"
 OWNER, SECOND_OWNER, FAR_OWNER = "ana.ortiz", "ben.cole", "olga.brandt"
 OPERATOR, INVESTIGATOR, AUDITOR, ADMIN = "pat.lane", "mia.reed", "theo.marsh", "ida.holm"
-EVERYBODY = (OWNER, SECOND_OWNER, FAR_OWNER, OPERATOR, INVESTIGATOR, AUDITOR, ADMIN, ENGINEER, OTHER_ENGINEER)
+EVERYBODY = (
+    OWNER,
+    SECOND_OWNER,
+    FAR_OWNER,
+    OPERATOR,
+    INVESTIGATOR,
+    AUDITOR,
+    ADMIN,
+    ENGINEER,
+    COLLEAGUE,
+    OTHER_ENGINEER,
+)
 
 
 class HandClock:
@@ -70,7 +87,7 @@ class Template:
 
 
 def make_template(path: Path) -> Template:
-    """Make it: two sites, two vendors, four assets, nine people, one window."""
+    """Make it: two sites, two vendors, four assets, ten people, one window."""
     made, home = Template(path), Home(path)
     home.seal_key.parent.mkdir(parents=True)
     home.seal_key.write_bytes(bytes(range(32)))
@@ -105,10 +122,14 @@ def _fill(tx: Tx, made: Template) -> None:
         (ADMIN, "Ida Holm", [RoleAt(Role.ADMIN, here.id)]),
     ):
         people.insert_person(tx, handle=handle, name=name, roles=roles, by="test")
-        _enrol(tx, made, handle)
-    for handle, name, firm in ((ENGINEER, "Seoyeon Han", vendor), (OTHER_ENGINEER, "Jonas Weber", other)):
-        people.insert_person(tx, handle=handle, name=name, vendor_id=firm.id, by="test")
-        _enrol(tx, made, handle)
+        _enrol(tx, made.seeds, handle)
+    for handle, name, firm in (
+        (ENGINEER, "Seoyeon Han", vendor),
+        (COLLEAGUE, "Minho Ryu", vendor),
+        (OTHER_ENGINEER, "Jonas Weber", other),
+    ):
+        people.insert_person(tx, handle=handle, name=name, vendor_id=firm.id, human=handle, by="test")
+        _enrol(tx, made.seeds, handle)
 
 
 def _add_asset(
@@ -142,28 +163,30 @@ def a_key_line() -> str:
     return key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 
 
-def _enrol(tx: Tx, made: Template, handle: str) -> None:
+def _enrol(tx: Tx, seeds: dict[str, str], handle: str) -> None:
     done = identity.enrol(
         tx, handle=handle, key_line=a_key_line(), password=PASSWORD, seal=identity.Seal(bytes(range(32))), by="t"
     )
-    made.seeds[handle] = parse_qs(urlsplit(done.totp_uri).query)["secret"][0]
+    seeds[handle] = parse_qs(urlsplit(done.totp_uri).query)["secret"][0]
 
 
 class Running:
     """The server in a thread of its own, on a free port, over a copy of the template."""
 
-    def __init__(self, template: Template, path: Path) -> None:
+    def __init__(self, template: Template, path: Path, *, origin: str | None = None) -> None:
+        """origin: as a site behind a proxy that ends TLS has set it; None for plain http on loopback."""
         shutil.copytree(template.path, path)
         self.home, self.clock, self.settings = Home(path), HandClock(), Settings(web_listen="127.0.0.1:0")
         self.db = Database.open(self.home.database_url(self.settings), self.clock)
-        self._seeds = dict(template.seeds)
+        self._seeds, self._used = dict(template.seeds), dict[str, int]()
         self._clients: list[httpx2.Client] = []
         self._sock = listen(Address("127.0.0.1", 0))
-        port = self._sock.getsockname()[1]
+        self.sock_address: tuple[str, int] = self._sock.getsockname()
+        port = self.sock_address[1]
         self.url = f"http://127.0.0.1:{port}"
-        origin = origin_of(self.url, loopback_port=port)
+        self.origin = origin_of(origin or self.url, loopback_port=port)
         listening = threading.Event()
-        self.app = create_app(self.home, self.settings, self.db, self.clock, origin=origin)
+        self.app = create_app(self.home, self.settings, self.db, self.clock, origin=self.origin)
         self._server = server_for(self.app, self.settings, ready=listening.set)
         self._thread = threading.Thread(target=lambda: asyncio.run(self._server.serve([self._sock])))
         self._thread.start()
@@ -184,13 +207,18 @@ class Running:
         assert not self._thread.is_alive()
 
     def code(self, handle: str) -> str:
-        """A code that was not used yet: half a minute passes for it."""
-        self.clock.move(timedelta(seconds=30))
+        """A code that was not used yet; half a minute passes when the last one is still on the phone."""
+        if self._used.get(handle) == self._step():
+            self.clock.move(timedelta(seconds=30))
+        self._used[handle] = self._step()
         return pyotp.TOTP(self._seeds[handle]).at(self.clock.now())
+
+    def _step(self) -> int:
+        return int(self.clock.now().timestamp()) // 30
 
     def stranger(self) -> httpx2.Client:
         """A client that is not logged in and says, as a browser does, where its forms come from."""
-        made = httpx2.Client(base_url=self.url, headers={"sec-fetch-site": "same-origin"}, timeout=20)
+        made = httpx2.Client(base_url=self.url, headers={"sec-fetch-site": "same-origin"}, timeout=20, verify=_NO_TLS)
         self._clients.append(made)
         return made
 
@@ -239,6 +267,33 @@ class Running:
             done = desk.approve(tx, owner_id=owner, request_id=asked.id, narrowing=Narrowing(), door="test")
         assert isinstance(done, Grant), done
         return done
+
+    def act(self, client: httpx2.Client, path: str, **fields: str | list[str]) -> httpx2.Response:
+        """Post a form of the pages, with the token of the client's session."""
+        token = token_in(client.get("/account").text)
+        return client.post(path, data={"token": token, **fields})
+
+    def person(self, handle: str) -> Person:
+        with self.db.read() as tx:
+            return people.require(tx, handle)
+
+    def rows(self) -> dict[str, list[tuple[object, ...]]]:
+        """Every row there is, but for when a web session was last seen and what was tried: to hold before against after."""
+        with closing(sqlite3.connect(self.home.path / "wicketgate.db")) as raw:
+            named = raw.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name <> 'login_try'")
+            tables = [name for (name,) in named]
+            found = {name: sorted(raw.execute(f"SELECT * FROM {name}"), key=repr) for name in tables}  # noqa: S608
+            columns = "id_sha256, person_id, ended_at, proof_at"
+            return found | {"web_session": sorted(raw.execute(f"SELECT {columns} FROM web_session"))}  # noqa: S608
+
+    def kinds(self) -> list[str]:
+        """The kinds of all ledger entries, in order."""
+        with self.db.read() as tx:
+            return [row.kind for row in ledger.show(tx, last=10_000)]
+
+    def enrol(self, tx: Tx, handle: str) -> None:
+        """Enrol somebody who came later."""
+        _enrol(tx, self._seeds, handle)
 
     def seed_of(self, handle: str, seed: str) -> None:
         """Remember the seed of somebody who enrolled during the test."""
