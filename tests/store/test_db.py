@@ -295,7 +295,9 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 def test_a_database_without_tables_says_how_to_get_them(empty_url: str) -> None:
     db = Database.open(empty_url, HandClock())
-    with pytest.raises(BrokerError, match="no tables; restore it from your backup, or make new ones with: wicketgate migrate"):
+    with pytest.raises(
+        BrokerError, match="no tables; restore it from your backup, or make new ones with: wicketgate migrate"
+    ):
         db.check_schema()
     db.close()
 
