@@ -1,13 +1,16 @@
-"""When an engineer's channel closes: behind the exit status, as with OpenSSH's own server."""
+"""How an engineer's channel closes: behind the exit status, as with OpenSSH's own server, or refused with a reason."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import asyncssh
 from asyncssh.constants import MSG_CHANNEL_CLOSE
+
+REFUSED_EXIT: Final = 255
 
 
 def keep_open_until_exit(chan: asyncssh.SSHServerChannel[bytes]) -> None:
@@ -33,3 +36,18 @@ def keep_open_until_exit(chan: asyncssh.SSHServerChannel[bytes]) -> None:
 
     chan._packet_handlers = {**chan._packet_handlers, MSG_CHANNEL_CLOSE: take_close}
     chan._close_send = close_both  # type: ignore[method-assign]
+
+
+def end_refused(chan: asyncssh.SSHServerChannel[bytes], text: str) -> None:
+    """One line on stderr and exit status 255: a no with its reason."""
+    with contextlib.suppress(OSError):
+        chan.write_stderr(f"wicketgate: {text}\r\n".encode("utf-8", "replace"))
+        chan.exit(REFUSED_EXIT)
+
+
+def end_refused_soon(chan: asyncssh.SSHServerChannel[bytes] | None, text: str) -> bool:
+    """The same for a request that was not answered yet: taken, then ended, for the protocol's own no has no room for a reason."""
+    if chan is None:
+        return False
+    asyncio.get_running_loop().call_soon(end_refused, chan, text)
+    return True

@@ -81,9 +81,12 @@ class Connection(Login, Admitter):
         self._watch: asyncio.TimerHandle | None = None
         self._told = False
         self._welcomed = False
+        self._noted: set[str] = set()
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         super().connection_made(conn)
+        # asyncssh would refuse what a certificate's extensions leave out before it asks, without our reason and our entry.
+        conn.check_certificate_permission = _ask_us  # type: ignore[method-assign, assignment]
         self.valve = Valve(conn)
         acknowledge_at_once(conn)
         if not self.bastion.arrived(self):
@@ -131,9 +134,9 @@ class Connection(Login, Admitter):
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
-        chan = bounded_channel(self.conn, lambda what: self._note(what, "not granted here"))
+        chan = bounded_channel(self.conn, lambda what: self.note(what, "not granted here"))
         if not self.names_asset:
-            return chan, Console(self.bastion.desk, proof, gone=self.channel_gone)
+            return chan, Console(self.bastion.desk, proof, gone=self.channel_gone, note=self.note)
         return chan, Door(self)
 
     def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> Any:
@@ -143,11 +146,11 @@ class Connection(Login, Admitter):
         self._no("direct-streamlocal", "forwards are not granted here")
 
     def server_requested(self, listen_host: str, listen_port: int) -> bool:
-        self._note("tcpip-forward", "forwards are not granted here")
+        self.note("tcpip-forward", "forwards are not granted here")
         return False
 
     def unix_server_requested(self, listen_path: str) -> bool:
-        self._note("streamlocal-forward", "forwards are not granted here")
+        self.note("streamlocal-forward", "forwards are not granted here")
         return False
 
     def tun_requested(self, unit: int | None) -> Any:
@@ -227,15 +230,28 @@ class Connection(Login, Admitter):
         return self.proof
 
     def _no(self, what: str, reason: str, code: int = asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED) -> NoReturn:
-        self._note(what, reason)
+        self.note(what, reason)
         raise asyncssh.ChannelOpenError(code, reason)
 
-    def _note(self, what: str, reason: str) -> None:
+    def note_once(self, what: str, reason: str) -> bool:
+        """Keep a no that a client repeats with every channel: once a connection, and it does not end it. True the first time."""
+        first = what not in self._noted
+        self._noted.add(what)
+        if first and self.proof is not None:
+            self.bastion.refused(self.proof, self.login or "", what, reason)
+        return first
+
+    def note(self, what: str, reason: str) -> None:
+        """Keep a no that no grant could make a yes; too many of them end the connection."""
         self._refused += 1
         if self.proof is not None and self.is_in:
             self.bastion.refused(self.proof, self.login or "", what, reason)
         if self._refused > self.bastion.refused_max:
             self.cut()
+
+
+def _ask_us(_permission: str) -> bool:
+    return True
 
 
 def _local(instant: datetime, zone: str) -> str:

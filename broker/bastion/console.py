@@ -16,6 +16,7 @@ from typing import Final
 import asyncssh
 
 from broker.bastion.answers import Answer, Desk, WrongWords
+from broker.bastion.closing import end_refused_soon
 from broker.bastion.commands import COMMANDS
 from broker.domain.errors import BrokerError
 from broker.domain.ids import quoted
@@ -31,10 +32,11 @@ _INTERRUPTED_EXIT: Final = 130
 class Console(asyncssh.SSHServerSession[bytes]):
     """One session channel of a login that names no asset."""
 
-    def __init__(self, desk: Desk, proof: Proof, *, gone: Callable[[], None]) -> None:
+    def __init__(self, desk: Desk, proof: Proof, *, gone: Callable[[], None], note: Callable[[str, str], None]) -> None:
         self._desk = desk
         self._proof = proof
         self._gone = gone
+        self._note = note
         self._running: asyncio.Task[Answer] | None = None
         self._interrupted = False
         self._chan: asyncssh.SSHServerChannel[bytes] | None = None
@@ -62,7 +64,8 @@ class Console(asyncssh.SSHServerSession[bytes]):
         return True
 
     def subsystem_requested(self, subsystem: str) -> bool:
-        return False  # the bastion has no file transfer of its own (security.md CHN-4)
+        self._note(f"subsystem {subsystem}", "not granted here")  # no file transfer of its own (security.md CHN-4)
+        return end_refused_soon(self._chan, "the console has no subsystem; files go to and from ASSET.SITE")
 
     def data_received(self, data: bytes, datatype: int | None) -> None:
         for byte in data:

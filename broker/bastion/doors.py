@@ -15,23 +15,21 @@ from typing import Any, Final, Protocol
 
 import asyncssh
 
-from broker.bastion.closing import keep_open_until_exit
+from broker.bastion.closing import REFUSED_EXIT, end_refused, end_refused_soon, keep_open_until_exit
+from broker.bastion.environment import VARIABLES_MAX, dropped_environment, kept_environment
 from broker.bastion.evidence import ChannelRecording, piece_size, size_piece
 from broker.bastion.relay import Flow
 from broker.bastion.sessions import AssetSession
 from broker.bastion.transport import WINDOW_BYTES, Valve
 from broker.bastion.upstream import UpstreamError
 from broker.domain.capability import EXEC, SFTP_READ, SHELL, Capability
+from broker.domain.ids import quoted
 from broker.domain.live import Batch, Direction, Piece, Verb
 from broker.domain.policy import Refusal
 from broker.domain.session import ChannelKind, EndReason
 
 log = logging.getLogger("broker.bastion")
-REFUSED_EXIT: Final = 255
-_ENVIRONMENT_NAME: Final = re.compile(rb"LANG|LC_[A-Z_]{1,24}")
-_ENVIRONMENT_VALUE: Final = re.compile(rb"[A-Za-z0-9._@-]{1,64}")
 _TERM: Final = re.compile(r"[A-Za-z0-9._+-]{1,64}")
-_ENVIRONMENT_MAX: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +49,8 @@ class Admitter(Protocol):
 
     async def admit(self, kind: ChannelKind, capability: Capability, command: str | None) -> Opened | Refusal: ...
     def channel_gone(self) -> None: ...
+    def note(self, what: str, reason: str) -> None: ...
+    def note_once(self, what: str, reason: str) -> bool: ...
 
 
 class Door(asyncssh.SSHServerSession[bytes]):
@@ -82,8 +82,11 @@ class Door(asyncssh.SSHServerSession[bytes]):
         return self._begin(ChannelKind.EXEC, EXEC, command)
 
     def subsystem_requested(self, subsystem: str) -> bool:
+        if subsystem != "sftp":
+            self._admitter.note(f"subsystem {subsystem}", "not granted here")
+            return end_refused_soon(self._chan, f"subsystem {quoted(subsystem)} is not granted here")
         # Passed through as bytes, so the connection asks for sftp-write beside sftp-read.
-        return subsystem == "sftp" and self._begin(ChannelKind.SFTP, SFTP_READ, None)
+        return self._begin(ChannelKind.SFTP, SFTP_READ, None)
 
     def data_received(self, data: bytes, datatype: int | None) -> None:
         self._feed(Piece(Verb.DATA, data))
@@ -141,6 +144,8 @@ class Door(asyncssh.SSHServerSession[bytes]):
         try:
             if opened.greeting:
                 line.say(opened.greeting)
+            if (dropped := dropped_environment(chan)) and self._admitter.note_once("environment", dropped):
+                line.say(f"wicketgate: not passed on: {dropped}; an asset is given LANG, LC_* and TERM")
             if self._pty is not None:
                 # The size that a terminal begins with comes with the request for it, and belongs to the picture.
                 opened.session.record(Batch(line.number, Direction.UP, (size_piece(*self._pty[1][:2]),)))
@@ -321,19 +326,7 @@ class _FromAsset(asyncssh.SSHClientSession[bytes]):
 
 def refuse(chan: asyncssh.SSHServerChannel[bytes], refusal: Refusal) -> None:
     """Say no to a person who is entitled to the reason: one line on stderr, exit status 255."""
-    with contextlib.suppress(OSError):
-        hint = f"; {refusal.hint}" if refusal.hint else ""
-        chan.write_stderr(f"wicketgate: {refusal.reason.value}{hint}\r\n".encode("utf-8", "replace"))
-        chan.exit(REFUSED_EXIT)
-
-
-def kept_environment(chan: asyncssh.SSHServerChannel[bytes]) -> dict[bytes, bytes]:
-    """LANG and LC_* of the engineer's client, plain values only; nothing else reaches an asset. Source: CHN-5."""
-    kept: dict[bytes, bytes] = {}
-    for name, value in chan.get_environment_bytes().items():
-        if _ENVIRONMENT_NAME.fullmatch(name) and _ENVIRONMENT_VALUE.fullmatch(value) and len(kept) < _ENVIRONMENT_MAX:
-            kept[name] = value
-    return kept
+    end_refused(chan, refusal.reason.value + (f"; {refusal.hint}" if refusal.hint else ""))
 
 
 def bounded_channel(
@@ -345,7 +338,7 @@ def bounded_channel(
     """
     chan: asyncssh.SSHServerChannel[bytes] = conn.create_server_channel(encoding=None, window=WINDOW_BYTES)
     take: Callable[..., bool] = chan._process_env_request
-    left = 4 * _ENVIRONMENT_MAX
+    left = 4 * VARIABLES_MAX
 
     def take_few(packet: Any) -> bool:
         nonlocal left

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Awaitable
 from typing import Any, Protocol
@@ -154,6 +155,6 @@ async def _connect(host: str, port: int, *, timeout_s: float) -> socket.socket:
 
 
 def _why(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)  # asyncio puts the address into its own text
     return getattr(error, "reason", "") or type(error).__name__
