@@ -123,13 +123,20 @@ class StreamWriter:
                 self._open_segment(now, bulk=False)
 
     def sync(self) -> None:
-        """fdatasync when something is not durable yet; for the sync thread. Raises OSError, which is final: see `fail`."""
+        """fdatasync when something is not durable yet; for the sync thread. Raises OSError, which is final: see `fail`.
+
+        A file that no longer stands under its name, removed or moved away, is an error too: nobody would find its bytes.
+        """
         with self._fd_turn:  # held for the dup only: who lets go of the file never waits for a hung disk
             length, last_us = self._length, self._last_us
-            if self._fd < 0 or length == self._synced:
+            if self._fd < 0:
                 return
             fd = os.dup(self._fd)
         try:
+            if not os.path.samestat(os.fstat(fd), os.stat(self.path, follow_symlinks=False)):
+                raise OSError(errno.ESTALE, "another file stands in its place")
+            if length == self._synced:
+                return
             os.fdatasync(fd)
         finally:
             os.close(fd)

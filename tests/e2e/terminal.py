@@ -76,6 +76,10 @@ class Terminal:
         """What ssh, and the bastion through it, has said beside the terminal so far."""
         return self._stderr.read_text(errors="replace")
 
+    def told(self) -> list[str]:
+        """The lines among them that are the bastion's own."""
+        return [line for line in self.stderr().splitlines() if "wicketgate" in line.split(":")[0]]
+
     def end(self, *, within_s: float = 15) -> int:
         """The exit status; what is still shown until then is read. Raises AssertionError when it does not come."""
         until = CLOCK.monotonic_us() + int(within_s * 1e6)
