@@ -19,7 +19,7 @@ HUMAN_OF = {
 }
 FIRM_OF = {"seoyeon.han": "cellmaker", "marc.dubois": "cellmaker", "stranger": "rival"}
 MOST_SESSIONS = 2
-LONGEST_SESSION = timedelta(hours=3)
+LONGEST_SESSION = timedelta(minutes=90)
 
 
 @dataclass(frozen=True)
