@@ -20,6 +20,7 @@ def notify(state: str, environment: Mapping[str, str] = os.environ) -> bool:
     if address.startswith("@"):
         address = "\0" + address[1:]
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        sock.settimeout(1.0)  # a full queue must not hold up the event loop for good
         sock.connect(address)
         sock.sendall(state.encode())
         return True

@@ -19,8 +19,13 @@ from broker.domain.errors import BrokerError, Code
 from broker.domain.ids import quoted
 
 _HOST_NAME: Final = re.compile(r"[A-Za-z0-9:]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?")
-Seconds = Annotated[float, Field(gt=0, le=31_536_000)]
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
+_HOST: Final = re.compile(r"[A-Za-z0-9_.:%-]{1,253}")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+# Strict: a quoted number or true where seconds belong is a slip. One bound a type, for of two only the outer one would hold.
+Seconds = Annotated[float, Field(gt=0, le=31_536_000, strict=True)]
+CertificateSeconds = Annotated[float, Field(gt=0, le=28800, strict=True)]
+AssetCertificateSeconds = Annotated[float, Field(gt=0, le=3600, strict=True)]
+Count = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +50,11 @@ def parse_address(text: str) -> Address:
     >>> str(parse_address("127.0.0.1:2222"))
     '127.0.0.1:2222'
     """
-    host, colon, port = text.rpartition(":")
-    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if not colon or not host or not port.isascii() or not port.isdecimal() or int(port) > 65535:
+    host, _, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if bracketed else host
+    numeric = len(port) <= 5 and port.isascii() and port.isdecimal() and int(port) <= 65535
+    if not numeric or not _HOST.fullmatch(host) or (":" in host) != bracketed:
         raise BrokerError(Code.INVALID, f"address {quoted(text)}: write HOST:PORT, such as 127.0.0.1:2222")
     return Address(host, int(port))
 
@@ -83,13 +90,15 @@ class Settings(BaseModel):
     warn_before_s: tuple[Seconds, ...] = Field(
         (900, 300, 60), description="warnings this long before the end, in seconds"
     )
-    certificate_life_s: Seconds = Field(
-        3600, le=28800, description="life of a gate certificate, in seconds, at most 8 h"
+    certificate_life_s: CertificateSeconds = Field(
+        3600, description="life of a gate certificate, in seconds, at most 8 h"
     )
     certificate_source_address: bool = Field(
-        True, description="bind a gate certificate to the address it is collected from"
+        True, strict=True, description="bind a gate certificate to the address it is collected from"
     )
-    asset_certificate_life_s: Seconds = Field(120, le=3600, description="life of an asset certificate, in seconds")
+    asset_certificate_life_s: AssetCertificateSeconds = Field(
+        120, description="life of an asset certificate, in seconds, at most 1 h"
+    )
     request_lapses_s: Seconds = Field(86400, description="an undecided request lapses after so many seconds")
     longest_request_s: Seconds = Field(1_209_600, description="the longest time one request may ask for, in seconds")
     longest_session_s: Seconds = Field(43200, description="the longest session, in seconds")
@@ -108,10 +117,10 @@ class Settings(BaseModel):
     tries_per_person: Count = Field(5, description="failed proofs of one person in tries_window_s, over all doors")
     tries_per_source: Count = Field(20, description="failed proofs from one address in tries_window_s")
     tries_window_s: Seconds = Field(900, description="over how many seconds tries are counted")
-    free_space_floor_bytes: Annotated[int, Field(ge=0)] = Field(
-        536_870_912, description="below it no new session starts"
+    free_space_floor_bytes: int = Field(
+        536_870_912, ge=0, le=1 << 60, strict=True, description="below it no new session starts"
     )
-    free_space_floor_fraction: Annotated[float, Field(ge=0, le=0.9)] = Field(0.02, description="the same, of the disk")
+    free_space_floor_fraction: float = Field(0.02, ge=0, le=0.9, strict=True, description="the same, of the disk")
     web_idle_s: Seconds = Field(900, description="an unused web session ends after so many seconds")
     web_absolute_s: Seconds = Field(28800, description="every web session ends after so many seconds")
     fresh_proof_s: Seconds = Field(300, description="how long a code counts as fresh for approving and ending")
@@ -120,7 +129,10 @@ class Settings(BaseModel):
     @field_validator("ssh_listen", "web_listen")
     @classmethod
     def _is_address(cls, text: str) -> str:
-        parse_address(text)
+        try:
+            parse_address(text)
+        except BrokerError as error:
+            raise ValueError(error.detail) from None
         return text
 
     @field_validator("bastion_address")
@@ -134,6 +146,29 @@ class Settings(BaseModel):
         if wrong := [name for name in names if not _HOST_NAME.fullmatch(name)]:
             raise ValueError(f"{quoted(wrong[0])} is no host name")
         return names
+
+    @field_validator("web_origin")
+    @classmethod
+    def _is_origin(cls, text: str) -> str:
+        scheme, found, rest = text.partition("://")
+        if text and (scheme not in ("http", "https") or not found or not _is_host(rest)):
+            raise ValueError(f"{quoted(text)}: write https://HOST or https://HOST:PORT, without a path")
+        return text
+
+    @field_validator("database")
+    @classmethod
+    def _is_in_one_place(cls, text: str) -> str:
+        path = text.removeprefix("sqlite:///")
+        if path != text and not path.startswith("/"):  # else each process would look in the folder it was started in
+            raise ValueError("write the whole path of an SQLite file, such as sqlite:////var/lib/site/wicketgate.db")
+        return text
+
+    @field_validator("totp_issuer")
+    @classmethod
+    def _is_one_line(cls, text: str) -> str:
+        if _CONTROL.search(text) or ":" in text:  # a colon ends the issuer in the code app's label
+            raise ValueError("a name on one line, without a colon")
+        return text
 
     @model_validator(mode="after")
     def _holds_together(self) -> Settings:
@@ -167,6 +202,13 @@ class Settings(BaseModel):
         return tuple(timedelta(seconds=one) for one in self.warn_before_s)
 
 
+def _is_host(text: str) -> bool:
+    try:
+        return bool(parse_address(text if text.rpartition("]")[2].count(":") else f"{text}:0"))
+    except BrokerError:
+        return False
+
+
 class Home:
     """The folder of one deployment and every path in it; says nothing of what exists."""
 
@@ -197,10 +239,13 @@ class Home:
             key = self.seal_key.read_bytes()
         except OSError as error:
             raise BrokerError(
-                Code.UNAVAILABLE, f"seal key {self.seal_key}: {error.strerror}; restore it or init anew"
+                Code.UNAVAILABLE, f"seal key {self.seal_key}: {error.strerror}; restore it, or mend its owner and mode"
             ) from None
         if len(key) != 32:
-            raise BrokerError(Code.UNAVAILABLE, f"seal key {self.seal_key} is damaged: {len(key)} bytes instead of 32")
+            raise BrokerError(
+                Code.UNAVAILABLE,
+                f"seal key {self.seal_key} is damaged: {len(key)} bytes instead of 32; restore it from your backup",
+            )
         return key
 
 
@@ -231,8 +276,10 @@ def load_settings(home: Home) -> Settings:
         text = home.settings_path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise BrokerError(Code.NOT_FOUND, f"no {home.settings_path}; make a home with: wicketgate init") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BrokerError(Code.INVALID, f"{home.settings_path} cannot be read: {error}") from None
+    except OSError as error:
+        raise BrokerError(Code.INVALID, f"{home.settings_path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise BrokerError(Code.INVALID, f"{home.settings_path} is not UTF-8 text") from None
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -266,5 +313,6 @@ def _toml(value: object) -> str:
     if isinstance(value, (tuple, list)):
         return "[" + ", ".join(_toml(one) for one in value) + "]"
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        plain = value.replace("\\", "\\\\").replace('"', '\\"')
+        return '"' + _CONTROL.sub(lambda hit: f"\\u{ord(hit[0]):04x}", plain) + '"'
     return repr(value)

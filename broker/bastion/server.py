@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import socket
@@ -26,7 +25,7 @@ from broker.clock import Clock
 from broker.domain.audit import ProcessStarted
 from broker.domain.errors import BrokerError, Code
 from broker.gate import Finding
-from broker.settings import Home, Settings
+from broker.settings import Address, Home, Settings
 from broker.signer.client import SignerClient
 from broker.store import ledger, recordings, sessions
 from broker.store.db import Database, Tx
@@ -179,5 +178,5 @@ def _examine_all(root: Path, paths: list[str]) -> dict[str, Finding]:
 def _tell_address(path: Path, host: str, port: int) -> None:
     path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
     fresh = path.with_name(path.name + ".new")
-    fresh.write_text(json.dumps({"host": host, "port": port}) + "\n")
+    fresh.write_text(f"{Address(host, port)}\n")  # as the pages write theirs
     fresh.replace(path)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import stat
 import tempfile
 from collections.abc import Callable
@@ -15,13 +16,18 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from broker.clock import SystemClock
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_private_key
+
+from broker.cli.context import open_database
 from broker.domain.errors import BrokerError, Code
+from broker.openssh import parse_public_key
 from broker.settings import Address, Home, Settings
 from broker.store import ledger
-from broker.store.db import Database
 
 CA_NAMES: Final = ("gate", "asset", "host")
+_KEY_MAX_BYTES: Final = 1 << 16
+_SOCKET_PATH_MAX: Final = 107  # unix(7): 108 bytes with the zero at its end
 
 
 class Part(StrEnum):
@@ -52,14 +58,17 @@ def ask_all(home: Home, settings: Settings, parts: frozenset[Part]) -> None:
             question.ask(home, settings)
 
 
-def _writable(*names: str) -> Callable[[Home, Settings], str]:
+def _writable(name: str) -> Callable[[Home, Settings], str]:
     def ask(home: Home, _settings: Settings) -> str:
-        for folder in [home.path / name for name in names]:
-            try:
-                tempfile.TemporaryFile(dir=folder).close()  # asked by doing: a mode says nothing of a read-only disk
-            except OSError as error:
-                raise _bad(f"home: {folder} is not writable ({error.strerror}); mend its owner and mode") from None
-        return ", ".join(names)
+        folder = home.path / name
+        try:
+            tempfile.TemporaryFile(dir=folder).close()  # asked by doing: a mode says nothing of a read-only disk
+        except OSError as error:
+            raise _bad(f"home: {folder} is not writable ({error.strerror}); mend its owner and mode") from None
+        longest = len(os.fsencode(home.control_socket.absolute()))
+        if longest > _SOCKET_PATH_MAX:
+            raise _bad(f"home: {home.path} is too long a path for the sockets in it; choose a shorter one")
+        return str(folder)
 
     return ask
 
@@ -69,18 +78,32 @@ def _private(path_of: Callable[[Home], Path], what: str) -> Callable[[Home, Sett
         path = path_of(home)
         try:
             with path.open("rb") as file:
-                first, mode = file.read(64), os.fstat(file.fileno()).st_mode
+                text, mode = file.read(_KEY_MAX_BYTES), os.fstat(file.fileno()).st_mode
         except FileNotFoundError:
             raise _bad(f"{what} {path} is missing; restore it from your backup") from None
         except OSError as error:
             raise _bad(f"{what} {path} cannot be read ({error.strerror}); mend its owner and mode") from None
-        if not first.startswith(b"-----BEGIN OPENSSH PRIVATE KEY-----"):
-            raise _bad(f"{what} {path} is damaged; restore it from your backup")
+        try:
+            key = load_ssh_private_key(text, None)
+        except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: under a passphrase, which nobody could type
+            raise _bad(f"{what} {path} is damaged; restore it from your backup") from None
         if mode & 0o077:
             raise _bad(f"{what} {path} is open to others ({stat.filemode(mode)}); chmod 600 {path}")
+        public = path.with_name(path.name + ".pub")
+        if _read_public(what, public) != key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode():
+            raise _bad(f"{public} is not the public half of {what}; restore both from your backup")
         return str(path)
 
     return ask
+
+
+def _read_public(what: str, path: Path) -> str:
+    try:
+        return parse_public_key(path.read_text(encoding="ascii").strip()).line
+    except OSError as error:
+        raise _bad(f"the public half of {what}, {path}: {error.strerror}; restore it, or mend its mode") from None
+    except (UnicodeDecodeError, BrokerError):
+        raise _bad(f"the public half of {what}, {path}, is damaged; restore it from your backup") from None
 
 
 def _ca_key(name: str) -> Callable[[Home, Settings], str]:
@@ -97,19 +120,24 @@ def _seal_key(home: Home, _settings: Settings) -> str:
 
 def _gate_public(home: Home, _settings: Settings) -> str:
     path = home.ca_key("gate").with_name("gate.pub")
-    try:
-        path.read_bytes()
-    except OSError as error:
-        raise _bad(f"the gate CA's public key {path} cannot be read ({error.strerror}); restore it") from None
+    _read_public("the gate CA key", path)
     return str(path)
 
 
 def _schema(home: Home, settings: Settings) -> str:
-    db = Database.open(home.database_url(settings), SystemClock())
+    db = open_database(home, settings)
     try:
         db.check_schema()
         with db.begin():
             pass  # asked by doing: a database that cannot be written admits nobody
+    except BrokerError as error:
+        if not error.detail.startswith("database: "):
+            raise
+        # The driver's own words say what is wrong, never what to do.
+        what = "is the server up and the URL in settings.toml right?"
+        if home.database_url(settings).startswith("sqlite:"):
+            what = "mend the owner, mode and disk of its file and folder, or restore it from your backup"
+        raise _bad(f"{error.detail}; {what}") from None
     finally:
         db.close()
     return "of this release, writable"
@@ -117,7 +145,7 @@ def _schema(home: Home, settings: Settings) -> str:
 
 def _clock(home: Home, settings: Settings) -> str:
     """TIM-2: with a clock behind the ledger's last entry nothing may be admitted or signed."""
-    db = Database.open(home.database_url(settings), SystemClock())
+    db = open_database(home, settings)
     try:
         with db.read() as tx:
             last = ledger.show(tx, last=1)
@@ -145,10 +173,23 @@ def _free_port(what: str, address_of: Callable[[Settings], Address]) -> Callable
                     sock.bind(where)
                     sock.listen(1)
         except OSError as error:
-            raise _bad(f"{what} {address}: {error.strerror}; choose another in settings.toml") from None
+            raise _bad(f"{what} {address}: {error.strerror}; free it, or choose another in settings.toml") from None
+        except UnicodeError:  # a label of more than 63 characters
+            raise _bad(f"{what} {address}: no such host; choose another in settings.toml") from None
         return f"{address} is free"
 
     return ask
+
+
+def _web_certificate(_home: Home, settings: Settings) -> str:
+    certificate, key = settings.web_tls_certificate, settings.web_tls_key
+    if not certificate:
+        return "none: plain http on loopback"
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except OSError as error:  # ssl.SSLError is one
+        raise _bad(f"web_tls_certificate {certificate} with web_tls_key {key}: {error.strerror or error}") from None
+    return certificate
 
 
 def _bad(detail: str) -> BrokerError:
@@ -165,6 +206,7 @@ QUESTIONS: Final = (
     Question("database", EVERYTHING, _schema),
     Question("clock", EVERYTHING, _clock),
     Question("ssh port", frozenset({Part.BROKER}), _free_port("ssh_listen", lambda settings: settings.ssh)),
+    Question("web certificate", frozenset({Part.APPROVAL}), _web_certificate),
     Question("web port", frozenset({Part.APPROVAL}), _free_port("web_listen", lambda settings: settings.web)),
 )
 """Everything, in the order in which it is asked; a missing folder explains more than what follows from it."""

@@ -18,6 +18,7 @@ from broker.settings import Home
 READY_WITHIN_S: Final = 60.0
 DRAIN_WITHIN_S: Final = 10.0
 _PR_SET_PDEATHSIG: Final = 1
+_SYSTEMDS: Final = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"})  # told by the parent, for all of them
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -39,6 +40,7 @@ class Child:
             *command,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
+            env={name: value for name, value in os.environ.items() if name not in _SYSTEMDS},
             preexec_fn=lambda: _bind_to(parent),
             process_group=0,  # ^C in the terminal is for the parent, which then ends them in order
         )
@@ -81,8 +83,8 @@ async def run_all(home: Home, parts: Sequence[Part], tell_ready: Callable[[], No
     finally:
         stopping.cancel()
         await _end(children)
-        for path in (home.ssh_address, home.web_address):
-            path.unlink(missing_ok=True)
+        for path in (home.ssh_address, home.web_address, home.control_socket, home.signer_socket):
+            path.unlink(missing_ok=True)  # a child that was killed leaves its own behind
 
 
 async def _is_ready(children: list[Child], stopping: asyncio.Task[bool]) -> bool:

@@ -14,12 +14,12 @@ from typing import Any, Final
 from unicodedata import east_asian_width
 from zoneinfo import ZoneInfo
 
-from broker.cli.ending import FAILED, NOT_FOUND, Refused
+from broker.cli.ending import FAILED, NOT_FOUND, Refused, clean
 from broker.clock import SystemClock
 from broker.domain.errors import BrokerError, Code
-from broker.domain.ids import parse_instant, quoted
+from broker.domain.ids import in_range, parse_instant, quoted
 from broker.domain.policy import Reason, Refusal, ReviewReason
-from broker.settings import Address, Home, Settings, find_home, load_settings
+from broker.settings import Address, Home, Settings, find_home, load_settings, parse_address
 from broker.store.db import Database
 
 _ABSENT: Final = frozenset({Reason.NO_GRANT, Reason.NO_SUCH_ASSET, ReviewReason.NO_SUCH_REQUEST})
@@ -36,6 +36,27 @@ def home() -> Home:
     return find_home(None)
 
 
+def stdin_line(what: str) -> str:
+    """One line from stdin, without its end. Raises BrokerError(INVALID) when there is none."""
+    try:
+        line = sys.stdin.readline() if sys.stdin is not None else ""
+    except UnicodeDecodeError:
+        raise BrokerError(Code.INVALID, f"the {what} on stdin is not UTF-8 text") from None
+    if not line:
+        raise BrokerError(Code.INVALID, f"no {what} came on stdin")
+    return line.rstrip("\r\n")
+
+
+def read_key_file(path: Path) -> str:
+    """The text of a public key file. Raises BrokerError(INVALID)."""
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise BrokerError(Code.INVALID, f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise BrokerError(Code.INVALID, f"{path} is not a public key") from None
+
+
 def local_name() -> str:
     """Who acts, for the ledger: an account of this machine, as the kernel says it and not the environment."""
     uid = os.getuid()
@@ -50,12 +71,21 @@ def database() -> Iterator[tuple[Database, Settings, Home]]:
     """The home's database, checked to be of this program's version. Raises BrokerError."""
     here = home()
     settings = load_settings(here)
-    db = Database.open(here.database_url(settings), SystemClock())
+    db = open_database(here, settings)
     try:
         db.check_schema()
         yield db, settings, here
     finally:
         db.close()
+
+
+def open_database(here: Home, settings: Settings) -> Database:
+    """The home's database. Raises BrokerError(UNAVAILABLE) for an SQLite file that is not there: SQLite would make a new one."""
+    url = here.database_url(settings)
+    path = url.removeprefix("sqlite:///")
+    if path != url and not os.path.lexists(path):
+        raise BrokerError(Code.UNAVAILABLE, f"the database {path} is missing; restore it from your backup")
+    return Database.open(url, SystemClock())
 
 
 def origin(settings: Settings, here: Home) -> str:
@@ -71,9 +101,8 @@ def origin(settings: Settings, here: Home) -> str:
 def running_address(path: Path) -> Address | None:
     """Where a process said that it listens; None when it did not."""
     try:
-        said = json.loads(path.read_text(encoding="ascii"))
-        return Address(str(said["host"]), int(said["port"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        return parse_address(path.read_text(encoding="ascii").strip())
+    except (OSError, UnicodeDecodeError, BrokerError):
         return None
 
 
@@ -113,6 +142,7 @@ def instant(text: str, zone: str) -> datetime:
     if wall.tzinfo is not None:
         return parse_instant(text)
     zoned = [wall.replace(tzinfo=ZoneInfo(zone), fold=fold) for fold in (0, 1)]
+    in_range(zoned[0])
     exists = [
         one for one in zoned if one.astimezone(UTC).astimezone(ZoneInfo(zone)).replace(tzinfo=None, fold=0) == wall
     ]
@@ -129,11 +159,6 @@ def instant(text: str, zone: str) -> datetime:
 def local_time(when: datetime | None, zone: str = "UTC") -> str | None:
     """An instant as lists show it: RFC 3339 with the site's offset, whole seconds."""
     return None if when is None else when.astimezone(ZoneInfo(zone)).isoformat(timespec="seconds")
-
-
-def clean(text: str) -> str:
-    """A foreign text for a terminal: whatever is not printable is escaped."""
-    return "".join(ch if ch.isprintable() else ch.encode("unicode_escape").decode("ascii") for ch in text)
 
 
 def _width(text: str) -> int:

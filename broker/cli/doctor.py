@@ -10,19 +10,17 @@ from typing import Any
 import typer
 
 from broker.cli.checks import QUESTIONS
-from broker.cli.context import clean, home, show
-from broker.cli.ending import FAILED
-from broker.clock import SystemClock
+from broker.cli.context import home, open_database, show
+from broker.cli.ending import FAILED, clean
 from broker.control_client import ask
 from broker.domain.errors import BrokerError, Code
 from broker.domain.inventory import REACHABLE_STATES
 from broker.settings import Home, Settings, load_settings
 from broker.store import inventory, ledger
-from broker.store.db import Database
 from recorder.space import free_space
 
 JSON = typer.Option(False, "--json", help="one JSON document on stdout, for tools")
-_PASSWORD = re.compile(r"(://[^:/@\s]*:)[^@\s]*@|([?&](?:password|passfile|sslpassword)=)[^&\s]*")
+_PASSWORD = re.compile(r"(://[^:/@\s]*:)\S*@|([?&](?:password|passfile|sslpassword)=)[^&\s]*")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -84,6 +82,8 @@ def _try(name: str, asked: Callable[[], str]) -> _Finding:
         return _Finding(name, False, error.detail)
     except OSError as error:
         return _Finding(name, False, error.strerror or type(error).__name__)
+    except (ValueError, KeyError) as error:  # rows that somebody wrote by hand
+        return _Finding(name, False, f"cannot be read: {type(error).__name__}")
 
 
 def _bastion(here: Home) -> str:
@@ -100,7 +100,7 @@ def _disk(here: Home, settings: Settings) -> str:
 
 
 def _ledger(here: Home, settings: Settings) -> str:
-    db = Database.open(here.database_url(settings), SystemClock())
+    db = open_database(here, settings)
     try:
         with db.read() as tx:
             problem, (size, _) = ledger.verify(tx), ledger.head(tx)
@@ -112,7 +112,7 @@ def _ledger(here: Home, settings: Settings) -> str:
 
 
 def _host_keys(here: Home, settings: Settings) -> str:
-    db = Database.open(here.database_url(settings), SystemClock())
+    db = open_database(here, settings)
     try:
         with db.read() as tx:
             found = [one for one in inventory.assets(tx) if one.state in REACHABLE_STATES]

@@ -26,6 +26,11 @@ EXIT_OF: Final[Mapping[Code, int]] = {
 }
 
 
+def clean(text: str) -> str:
+    """A foreign text for a terminal: whatever is not printable is escaped."""
+    return "".join(ch if ch.isprintable() else ch.encode("unicode_escape").decode("ascii") for ch in text)
+
+
 class Refused(Exception):
     """A foreseen no in one line, with its exit code."""
 

@@ -222,6 +222,10 @@ def _reading(recording: str) -> Iterator[None]:
         raise Refused(f"recording {recording} is damaged: {error}; see: verify {recording}", CONTRADICTS) from None
     except FileNotFoundError:
         raise Refused(f"the file of recording {recording} is missing; see: verify {recording}", INCOMPLETE) from None
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # of the recording's file, or of the disk that is written to
+        raise Refused(f"recording {recording}: {error.strerror or error}") from None
 
 
 @contextmanager
@@ -235,8 +239,10 @@ def _new_file(path: Path) -> Iterator[BinaryIO]:
     with file:
         try:
             yield file
-        except BrokerError:  # not noted in the ledger: nothing may leave, an empty file neither
-            path.unlink()
+        except (BrokerError, Refused):
+            # Not noted in the ledger: nothing may leave. Damaged: what came before the damage stays, an empty file does not.
+            if file.tell() == 0:
+                path.unlink()
             raise
 
 

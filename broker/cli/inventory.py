@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from broker import desk
-from broker.cli.context import clean, database, done, local_name, show
-from broker.cli.ending import Refused
+from broker.cli.context import database, done, local_name, read_key_file, show
+from broker.cli.ending import Refused, clean
 from broker.domain.errors import BrokerError, Code
 from broker.domain.ids import parse_account, quoted
 from broker.domain.inventory import Asset, AssetAuth, AssetClass, AssetState, Protocol
@@ -156,11 +156,7 @@ def asset_show(login: str = typer.Argument(metavar="ASSET.SITE"), as_json: bool 
     """Show one asset."""
     with database() as (db, _, _), db.read() as tx:
         row = _row(_require(tx, login))
-    done(
-        row | {"state": row["state"]},
-        "\n".join(f"{key:<10} {clean(str(value))}" for key, value in row.items()),
-        as_json=as_json,
-    )
+    done(row, "\n".join(f"{key:<10} {clean(str(value))}" for key, value in row.items()), as_json=as_json)
 
 
 @asset.command("state")
@@ -211,15 +207,11 @@ def _require(tx: Tx, login: str) -> Asset:
 
 
 def _read_key(path: Path) -> str:
-    try:
-        text = path.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BrokerError(Code.INVALID, f"{path} cannot be read: {error}") from None
-    return parse_public_key(text.strip()).line
+    return parse_public_key(read_key_file(path)).line
 
 
 def _ports(text: str) -> tuple[int, ...]:
     parts = [part for part in text.split(",") if part]
-    if not all(part.isascii() and part.isdecimal() and 1 <= int(part) <= 65535 for part in parts):
+    if not all(len(part) <= 5 and part.isascii() and part.isdecimal() and 1 <= int(part) <= 65535 for part in parts):
         raise BrokerError(Code.INVALID, f"ports {quoted(text)}: write numbers from 1 to 65535, comma-separated")
     return tuple(int(part) for part in parts)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from broker import desk, enrolment
-from broker.cli.context import database, done, local_name, origin, show
-from broker.domain.errors import BrokerError, Code
+from broker.cli.context import database, done, local_name, origin, read_key_file, show, stdin_line
 from broker.domain.ids import SiteId
 from broker.domain.people import Role, RoleAt
 from broker.identity import Seal
@@ -41,9 +39,9 @@ def person_add(
 ) -> None:
     """Add a person: an engineer of a vendor, or somebody of the site with roles."""
     if bool(vendor_name) == bool(role):
-        raise BrokerError(Code.INVALID, "give either --vendor or --role: nobody is both")
+        raise typer.BadParameter("give either --vendor or --role: nobody is both")
     if site and not role:
-        raise BrokerError(Code.INVALID, "--site says where a --role holds; an engineer has none")
+        raise typer.BadParameter("--site says where a --role holds; an engineer has none")
     with database() as (db, _, _), db.begin() as tx:
         places: list[SiteId | None] = [inventory.load_site(tx, one).id for one in site or ()]
         made = people.insert_person(
@@ -89,9 +87,11 @@ def person_disable(handle: str, as_json: bool = JSON) -> None:
 
 def invite(handle: str, as_json: bool = JSON) -> None:
     """Print a one-time enrolment link and code, good for 24 hours."""
-    with database() as (db, settings, home), db.begin() as tx:
-        code = enrolment.invite(tx, handle=handle, by=local_name())
-    link = f"{origin(settings, home)}/enrol/{code}"
+    with database() as (db, settings, home):
+        pages = origin(settings, home)  # first: an invitation whose link nobody can print would be half a change
+        with db.begin() as tx:
+            code = enrolment.invite(tx, handle=handle, by=local_name())
+    link = f"{pages}/enrol/{code}"
     done({"id": handle, "state": "invited", "link": link, "code": code}, f"{link}\ncode {code}", as_json=as_json)
 
 
@@ -102,11 +102,8 @@ def enrol(
     as_json: bool = JSON,
 ) -> None:
     """Enrol somebody on this machine; prints the TOTP provisioning URI, once."""
-    try:
-        line = None if key is None else key.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BrokerError(Code.INVALID, f"{key} cannot be read: {error}") from None
-    password = sys.stdin.readline().rstrip("\n") if password_stdin else None
+    line = None if key is None else read_key_file(key)
+    password = stdin_line("password") if password_stdin else None
     with database() as (db, settings, home):
         seal = Seal(home.read_seal_key())
         with db.begin() as tx:

@@ -16,7 +16,7 @@ from typing import Any, Final
 import typer
 from typer.core import TyperGroup
 
-from broker.cli.ending import EXIT_OF, FAILED, Refused
+from broker.cli.ending import EXIT_OF, FAILED, Refused, clean
 from broker.domain.errors import BrokerError
 
 ROOMS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -105,6 +105,8 @@ def _program(
     ),
 ) -> None:
     if home is not None:
+        if not home:  # an unset variable in a script must not reach the machine's own deployment
+            raise typer.BadParameter("--home is empty")
         os.environ["WICKETGATE_HOME"] = home  # the one place where every room, and every child, looks for it
 
 
@@ -123,7 +125,7 @@ def main() -> None:
         context = getattr(error, "ctx", None)
         where = "wicketgate" if context is None else context.command_path
         _end(error.exit_code, f"{error.format_message().rstrip('.')}; see: {where} --help")
-    except (typer.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt, EOFError):
         _end(130, "stopped")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
@@ -138,5 +140,5 @@ def main() -> None:
 
 
 def _end(status: int, line: str) -> None:
-    print(f"wicketgate: {' '.join(line.split())}", file=sys.stderr)
+    print(f"wicketgate: {clean(' '.join(line.split()))}", file=sys.stderr)
     sys.exit(status)

@@ -53,6 +53,6 @@ def prove(db: Database, settings: Settings, home: Home, handle: str, totp: str |
 
 
 def _ask_code(handle: str) -> str:
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise BrokerError(Code.INVALID, "no terminal to ask the owner's code on; give --totp CODE")
     return getpass.getpass(f"Code of {handle}: ").strip()

@@ -46,7 +46,7 @@ def requests(state: Annotated[ShownState | None, typer.Option("--state")] = None
                 "person": known.people.get(one.person_id, one.person_id),
                 "assets": [known.assets.get(asset, asset) for asset in one.assets],
                 "capabilities": show_capabilities(one.capabilities),
-                "opens": local_time(one.opens, known.zones.get(one.site_id, "UTC")) or "at approval",
+                "opens": local_time(one.opens, known.zones.get(one.site_id, "UTC")),
                 "for_s": int(one.length.total_seconds()),
                 "change": one.change,
                 "reason": one.reason,
@@ -55,7 +55,8 @@ def requests(state: Annotated[ShownState | None, typer.Option("--state")] = None
             for one in request_rows.requests(tx, state=state)
         ]
     columns = ["id", "state", "person", "assets", "capabilities", "opens", "for_s", "change", "reason"]
-    show(rows, columns, as_json=as_json, none="no requests")
+    texts = [row | {"opens": row["opens"] or "at approval"} for row in rows]
+    show(rows if as_json else texts, columns, as_json=as_json, none="no requests")
 
 
 def approve(

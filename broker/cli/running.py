@@ -13,13 +13,13 @@ from typing import Annotated, NoReturn
 import typer
 
 from broker import notify
+from broker.cli.alone import hold
 from broker.cli.checks import EVERYTHING, Part, ask_all
-from broker.cli.context import home, running_address
+from broker.cli.context import home, open_database, running_address
 from broker.cli.ending import Refused
 from broker.clock import SystemClock
 from broker.domain.errors import BrokerError
 from broker.settings import Home, Settings, load_settings
-from broker.store.db import Database
 
 
 def add_to(app: typer.Typer) -> None:
@@ -40,10 +40,15 @@ def serve(
         if not here.path.is_dir():
             raise Refused(f"no home {here.path}; make one with: wicketgate --home {here.path} init")
         settings = load_settings(here)
-        ask_all(here, settings, EVERYTHING if only is None else frozenset({only}))
         if only is Part.RECORDER:
             raise typer.Exit(_check_recordings(here, settings))
+        held = hold(here, only)
+        if only is None:
+            os.environ.pop("LISTEN_PID", None)  # a socket handed over is the broker's; no child of ours gets it
+        ask_all(here, settings, EVERYTHING if only is None else frozenset({only}))
         if only is Part.APPROVAL:
+            if held is not None:
+                os.set_inheritable(held, True)
             _become("approval", "--home", str(here.path))
         if only is None:
             asyncio.run(_run_all(here, settings))
@@ -51,6 +56,8 @@ def serve(
             asyncio.run(_run_one(here, settings, only))
     except BrokerError as error:  # serve has no other answer than: it did not start, and why
         raise Refused(error.detail) from None
+    except OSError as error:
+        raise Refused(f"home {here.path}: {error.strerror or error}") from None
 
 
 def demo(
@@ -124,7 +131,7 @@ def _check_recordings(here: Home, settings: Settings) -> int:
     """Check every closed recording against the ledger; one line, and an exit code as of `verify`."""
     from broker.cli.verifying import check, worst
 
-    db = Database.open(here.database_url(settings), SystemClock())
+    db = open_database(here, settings)
     try:
         db.check_schema()
         verdicts = check(db, here, [], closed_only=True)

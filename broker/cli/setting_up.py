@@ -12,7 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from broker.cli.context import done, home, running_address
+from broker.cli.alone import lock
+from broker.cli.context import done, home, open_database, running_address
 from broker.cli.ending import Refused
 from broker.clock import SystemClock
 from broker.domain.errors import BrokerError
@@ -53,7 +54,7 @@ def init(
     here = home()
     os.umask(0o077)
     try:
-        with _all_or_nothing(here) as fresh:
+        with _all_or_nothing(here, settings) as fresh:
             _make(here, settings, fresh)
             write_settings(here, changed)  # last: a home without settings is no home
     except OSError as error:
@@ -64,22 +65,19 @@ def init(
 def _make(here: Home, settings: Settings, fresh: list[Path]) -> None:
     from broker.signer.keys import CA_NAMES, make_key
 
-    for folder in (here.path, here.keys, here.recordings, here.run):
+    for folder in (here.keys, here.recordings, here.run):
         _folder(folder, fresh)
     # The folders of the keys belong to one process each; an installation by systemd-tmpfiles has made them already.
     for folder in (here.ca_key("gate").parent, here.host_key.parent, here.seal_key.parent):
         _folder(folder, fresh)
-    for path, comment in [(here.ca_key(name), f"wicketgate {name} CA") for name in CA_NAMES] + [
-        (here.host_key, "wicketgate bastion")
-    ]:
+    keys = [(here.ca_key(name), f"wicketgate {name} CA") for name in CA_NAMES]
+    for path, comment in [*keys, (here.host_key, "wicketgate bastion")]:
         fresh += [path, path.with_name(path.name + ".pub")]
         make_key(path, comment)
     fresh.append(here.seal_key)
     _write_new(here.seal_key, secrets.token_bytes(32))
-    url = here.database_url(settings)
-    db = Database.open(url, SystemClock())
-    if url.startswith("sqlite:///"):
-        file = Path(url.removeprefix("sqlite:///"))
+    db = Database.open(here.database_url(settings), SystemClock())
+    if (file := _sqlite_file(here, settings)) is not None:
         fresh += [file, *(file.with_name(file.name + ending) for ending in ("-wal", "-shm", "-journal"))]
     try:
         db.migrate()
@@ -88,26 +86,40 @@ def _make(here: Home, settings: Settings, fresh: list[Path]) -> None:
 
 
 @contextmanager
-def _all_or_nothing(here: Home) -> Iterator[list[Path]]:
+def _all_or_nothing(here: Home, settings: Settings) -> Iterator[list[Path]]:
     """Refuse a home that is one already; take away what was made when something fails. fresh: what is ours to take away."""
-    usual = [here.settings_path, here.path / "wicketgate.db", here.host_key, here.seal_key]
-    usual += [here.ca_key(name.value) for name in Authority]
-    for path in usual:
-        if path.exists():
-            raise Refused(f"{path} is already there; nothing was changed")
+    keys = [here.host_key, *(here.ca_key(name.value) for name in Authority)]
+    ours = [here.settings_path, here.seal_key, *keys, *(path.with_name(path.name + ".pub") for path in keys)]
+    if (file := _sqlite_file(here, settings)) is not None:
+        ours.append(file)
     fresh: list[Path] = []
+    held = None
     try:
+        _folder(here.path, fresh)
+        held = lock(here.path, f"another init is at work on {here.path}")  # what it makes must not be taken for ours
+        for path in ours:
+            if os.path.lexists(path):
+                raise Refused(f"{path} is already there; nothing was changed")
         yield fresh
     except BaseException:
         for path in reversed(fresh):
             with suppress(OSError):
                 path.rmdir() if path.is_dir() else path.unlink()
         raise
+    finally:
+        if held is not None:
+            os.close(held)
+
+
+def _sqlite_file(here: Home, settings: Settings) -> Path | None:
+    url = here.database_url(settings)
+    path = url.removeprefix("sqlite:///")
+    return None if path == url else Path(path)
 
 
 def _folder(path: Path, fresh: list[Path]) -> None:
     if not path.is_dir():
-        path.mkdir(mode=0o700, parents=path.name == "", exist_ok=False)
+        path.mkdir(mode=0o700)
         fresh.append(path)
 
 
@@ -125,7 +137,7 @@ def migrate(as_json: bool = JSON) -> None:
     Stop the services and back it up first. Does nothing when it is up to date; a newer one is refused.
     """
     here = home()
-    db = Database.open(here.database_url(load_settings(here)), SystemClock())
+    db = open_database(here, load_settings(here))
     try:
         with suppress(BrokerError):
             db.check_schema()

@@ -63,6 +63,8 @@ def _recording(home: Home, one: Recording, heads: dict[str, StreamHead]) -> list
         judged = verify_stream(home.recordings / stream.path, None if head is None else Head(head.length, head.sha256))
         verdicts.append(Verdict(f"{one.id}/{stream.name}", judged.code, judged.text))
     absent = heads.keys() - {stream.name for stream in one.streams}
+    if not one.streams and not heads:  # nothing at all is no proof of anything
+        verdicts.append(Verdict(one.id, INCOMPLETE, "no stream is kept of it"))
     return verdicts + [
         Verdict(f"{one.id}/{name}", CONTRADICTS, "in the ledger, but not in the database") for name in sorted(absent)
     ]

@@ -117,10 +117,18 @@ def parse_instant(text: str) -> datetime:
         raise BrokerError(
             Code.INVALID, f"time {quoted(text)}: write date, time and offset, such as 2027-02-24T16:00:00-08:00"
         )
+    return in_range(instant)
+
+
+def in_range(instant: datetime) -> datetime:
+    """The same instant in UTC. Raises BrokerError(INVALID) for a year outside 1970 to 9998: every zone must be able to show it."""
     try:
-        return instant.astimezone(UTC)
+        found = instant.astimezone(UTC)
     except OverflowError:
-        raise BrokerError(Code.INVALID, f"time {quoted(text)} is out of range") from None
+        found = None
+    if found is None or not 1970 <= found.year <= 9998:
+        raise BrokerError(Code.INVALID, f"time {quoted(instant.isoformat())} is out of range")
+    return found
 
 
 def parse_text(text: str, *, what: str, longest: int = 2048, required: bool = True) -> str:

@@ -25,7 +25,10 @@ def check(found: str | None) -> None:
     if found == KNOWN[-1]:
         return
     if found is None:
-        raise BrokerError(Code.UNAVAILABLE, "the database has no tables yet; make the home with: wicketgate init")
+        raise BrokerError(
+            Code.UNAVAILABLE,
+            "the database has no tables; restore it from your backup, or make new ones with: wicketgate migrate",
+        )
     if found in KNOWN:
         raise BrokerError(
             Code.UNAVAILABLE,
