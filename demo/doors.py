@@ -7,7 +7,6 @@ import http.client
 import os
 import pty
 import re
-import signal
 import struct
 import subprocess
 import termios
@@ -93,8 +92,9 @@ class Terminal:
         self._near, far = pty.openpty()
         try:
             self._set_size(80, 24)
+            # A session of its own whose terminal this is: resizing and ^C reach it as they reach a person's program.
             self.process = subprocess.Popen(
-                command, stdin=far, stdout=far, stderr=far, env=environment, start_new_session=True
+                ["setsid", "-c", *command], stdin=far, stdout=far, stderr=far, env=environment
             )
         finally:
             os.close(far)
@@ -127,16 +127,19 @@ class Terminal:
         os.write(self._near, text.encode())
 
     def resize(self, columns: int, rows: int) -> None:
-        """Give the terminal another size and tell the program, as a window manager does."""
+        """Give the terminal another size; the kernel tells the program."""
         self._set_size(columns, rows)
-        self.process.send_signal(signal.SIGWINCH)
 
     def wait_for(self, wanted: str, *, within_s: float = 20.0, after: int = 0) -> None:
         """Return once it has shown something behind that many characters. Raises TimeoutError with what it did show."""
         until = self._clock.monotonic_us() + int(within_s * 1e6)
-        while wanted not in self.text[after:]:
-            if self._clock.monotonic_us() > until:
-                raise TimeoutError(f"{wanted!r} did not come within {within_s:.0f} s; the end was {self.text[-300:]!r}")
+        while True:
+            over = not self._thread.is_alive()  # looked at first: what it read last is looked at once more
+            if wanted in self.text[after:]:
+                return
+            if over or self._clock.monotonic_us() > until:
+                when = "before the end" if over else f"within {within_s:.0f} s"
+                raise TimeoutError(f"{wanted!r} did not come {when}; the last was {self.text[-300:]!r}")
             time.sleep(POLL_S)
 
     def wait_end(self, *, within_s: float = 20.0) -> int:

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from broker.domain.errors import BrokerError
 from demo.deployment import Deployment
 from demo.scenes import asking, entering, proving
 from demo.stage import Missed, Stage
@@ -34,7 +35,7 @@ SCENES: Final[Sequence[Scene]] = (
 
 
 def play(deployment: Deployment) -> int:
-    """Play every scene and say how each went; gives 0 when all did as promised, else 1."""
+    """Play every scene and say how each went; gives 0 when all did as promised, else 1. Without its program it ends there."""
     stage = Stage(deployment)
     good = 0
     for number, (title, scene) in enumerate(SCENES, 1):
@@ -43,13 +44,16 @@ def play(deployment: Deployment) -> int:
             told, went_well = scene(stage), True
         except Missed as missed:
             told, went_well = str(missed), False
-        except (OSError, ValueError, LookupError, subprocess.SubprocessError, RuntimeError) as error:
+        except (BrokerError, OSError, ValueError, LookupError, subprocess.SubprocessError, RuntimeError) as error:
             told, went_well = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}", False
-        if not went_well and deployment.serve.poll() is not None:
-            told = deployment.died()
+        gone = deployment.serve.poll() is not None
+        if gone:
+            told, went_well = deployment.died(), False
         good += went_well
         took_s = (deployment.clock.monotonic_us() - begun_us) / 1e6
         print(f"{number:>2} {'ok  ' if went_well else 'FAIL'} {took_s:>5.1f} s  {title}", flush=True)
-        print(f"                 {told}" if told else "", flush=True)
+        print(f"                 {told}", flush=True)
+        if gone:
+            break
     print(f"story: {len(SCENES)} scenes, {good} ok", flush=True)
     return 0 if good == len(SCENES) else 1
