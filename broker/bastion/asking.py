@@ -13,7 +13,7 @@ from broker.domain.capability import USUAL, parse_capabilities, show_capabilitie
 from broker.domain.errors import BrokerError, Code
 from broker.domain.grant import Grant
 from broker.domain.ids import GrantId, parse_duration, parse_instant, parse_text, quoted, show_duration
-from broker.domain.policy import Refusal
+from broker.domain.policy import Reason, Refusal
 from broker.domain.request import AccessRequest, Asked, ShownState
 from broker.gate import Proof
 from broker.store import grants, requests
@@ -178,6 +178,8 @@ async def done(house: Desk, proof: Proof, words: Sequence[str], _progress: Progr
     parser.add_argument("grant")
     asked = parser.parse_args(words)
     ended = await house.db.run(desk.hand_back, person_id=proof.person_id, grant_id=GrantId(asked.grant))
+    if isinstance(ended, Refusal) and ended.reason is Reason.NO_GRANT:
+        return Answer(MISSING, error=f"no grant {quoted(asked.grant)} of yours")
     if isinstance(ended, Refusal):
         return Answer.refused(ended)
     text = f"{ended.id} is handed back; its sessions end now"

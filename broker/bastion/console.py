@@ -156,7 +156,7 @@ class Console(asyncssh.SSHServerSession[bytes]):
                 except asyncio.CancelledError:
                     if not self._interrupted:
                         raise  # the console itself is going
-                    self._interrupted = False
+                    self._interrupted, status = False, _INTERRUPTED_EXIT
                     continue
                 finally:
                     self._running = None
