@@ -32,10 +32,12 @@ class Terminal:
         options: Sequence[str] = (),
         columns: int = 80,
         rows: int = 24,
+        command: Sequence[str] = (),
     ) -> None:
+        """command: a whole command line, where the plant's own for this login is not the subject."""
         self.seen, self._taken = b"", 0
         self._stderr = Path(plant.folder) / f"terminal-{os.urandom(4).hex()}"
-        command = plant.ssh_command(login, *words, engineer=engineer, options=["-tt", *options])
+        command = command or plant.ssh_command(login, *words, engineer=engineer, options=["-tt", *options])
         self._master, far = pty.openpty()
         self._set_size(columns, rows)
         with self._stderr.open("wb") as errors:
