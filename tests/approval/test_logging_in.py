@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from datetime import timedelta
 from pathlib import Path
 from time import monotonic
@@ -101,21 +100,23 @@ def test_every_no_looks_and_lasts_alike(site: Running) -> None:
         "no handle at all": ("ＡＮＡ. <b>", {"code": "123456"}),
         "disabled": (FAR_OWNER, {}),
     }
-    answers: dict[str, set[tuple[int, str]]] = {kind: set() for kind in kinds}
-    times_s: dict[str, list[float]] = {kind: [] for kind in kinds}
-    for _ in range(3):
+    answers = set[tuple[int, str]]()
+    best_s = dict.fromkeys(kinds, 60.0)
+    for turn in range(10):
         for kind, (handle, changed) in kinds.items():
             site.clock.move(MINUTE)  # past the wait after a wrong code
             begun = monotonic()
             answer = site.log_in(site.stranger(), handle, **changed)
-            times_s[kind].append(monotonic() - begun)
+            best_s[kind] = min(best_s[kind], monotonic() - begun)
             shown = answer.text.replace(handle, "HANDLE").replace("ＡＮＡ. &lt;b&gt;", "HANDLE")
-            answers[kind].add((answer.status_code, shown))
-    assert len(set.union(*answers.values())) == 1
-    assert {status for seen in answers.values() for status, _ in seen} == {403}
-    medians = {kind: statistics.median(took) for kind, took in times_s.items()}
-    assert min(medians.values()) >= 0.6
-    assert max(medians.values()) - min(medians.values()) < 0.25, medians
+            answers.add((answer.status_code, shown))
+        # A busy machine only ever adds time, so each kind's best comes down to its own; a difference of ours would stay.
+        spread_s, over_s = max(best_s.values()) - min(best_s.values()), min(best_s.values()) - 0.6
+        if turn and spread_s < 0.2 + over_s / 2:
+            break
+    assert [status for status, _ in answers] == [403]
+    assert over_s >= 0
+    assert spread_s < 0.2 + over_s / 2, best_s
 
 
 def test_a_code_spent_at_the_ssh_door_is_spent_for_the_web(site: Running) -> None:
