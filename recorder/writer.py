@@ -94,8 +94,11 @@ class StreamWriter:
         if self._closed:
             raise RecordingFailed("the stream is closed")
         try:
-            for record in _portions(items):
-                self._put_record(record)
+            if len(items) == 1 and len(items[0][1]) <= PART_MAX_BYTES:  # a keystroke and its echo: nothing to portion
+                self._put_record(items)
+            else:
+                for record in _portions(items):
+                    self._put_record(record)
         except RecordingFailed:
             raise
         except (

@@ -20,7 +20,7 @@ from broker.bastion.doors import Admitter, Door, Opened, bounded_channel
 from broker.bastion.evidence import ChannelRecording
 from broker.bastion.login import House, Login
 from broker.bastion.sessions import AssetSession
-from broker.bastion.transport import Valve, acknowledge_at_once
+from broker.bastion.transport import Valve, quicken
 from broker.domain.capability import SFTP_WRITE, Capability
 from broker.domain.errors import BrokerError
 from broker.domain.ids import Login as AssetLogin
@@ -88,7 +88,7 @@ class Connection(Login, Admitter):
         # asyncssh would refuse what a certificate's extensions leave out before it asks, without our reason and our entry.
         conn.check_certificate_permission = _ask_us  # type: ignore[method-assign, assignment]
         self.valve = Valve(conn)
-        acknowledge_at_once(conn)
+        quicken(conn)
         if not self.bastion.arrived(self):
             conn.abort()  # no byte is sent; connection_lost follows
             return

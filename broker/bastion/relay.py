@@ -14,6 +14,11 @@ from broker.bastion.transport import Valve
 from broker.domain.live import Batch, Direction, Piece, Verb
 
 HIGH_WATER_BYTES: Final = 256 * 1024
+SHORT_BYTES: Final = 4096
+"""A keystroke, a line, a screen: recorded and forwarded where it is delivered when nothing waits before it."""
+TURN_BYTES: Final = 64 * 1024
+PIECE_COSTS_BYTES: Final = 2048
+"""What forwarding any piece costs beside its bytes, in bytes that would take as long."""
 
 
 class Source(Protocol):
@@ -42,6 +47,10 @@ class Flow:
         self._pieces: list[Piece] = []
         self._bytes = 0
         self._held = False
+        self._waiting = False
+        self._passed = False
+        self._failed: Exception | None = None
+        self._over = False
         self._more = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -54,7 +63,10 @@ class Flow:
             asyncio.get_running_loop().call_soon(self._hold)
 
     def feed(self, piece: Piece) -> None:
-        """Take what has just arrived; called from asyncssh's delivery, so it only queues."""
+        """Take what has just arrived; called from asyncssh's delivery, so it queues all but the first short piece of a turn."""
+        if self._waiting and not (self._pieces or self._passed) and self._is_short(piece) and self._may_send():
+            self._pass_on(piece)
+            return
         self._pieces.append(piece)
         self._bytes += len(piece.data)
         self._more.set()
@@ -73,10 +85,16 @@ class Flow:
     async def run(self) -> None:
         """Record and forward until the last piece. Raises OSError when the other side is gone."""
         while True:
-            await self._more.wait()
+            self._waiting = True
+            try:
+                await self._more.wait()
+            finally:
+                self._waiting = False
             self._more.clear()
+            if self._failed is not None:
+                raise self._failed
             pieces, self._pieces = self._pieces, []
-            if not self._record(Batch(self._channel, self._direction, tuple(pieces))):
+            if self._over or not self._record(Batch(self._channel, self._direction, tuple(pieces))):
                 return
             if await self._forward(pieces):
                 return
@@ -84,6 +102,7 @@ class Flow:
                 self._release()
 
     async def _forward(self, pieces: Sequence[Piece]) -> bool:
+        sent = 0
         for piece in pieces:
             if not self._room.is_set():
                 await self._room.wait()
@@ -91,9 +110,35 @@ class Flow:
                 await self._valve.wait()
             if self._send(piece):
                 return True
-            if piece.verb is Verb.DATA or piece.verb is Verb.STDERR:
+            sent += len(piece.data) + PIECE_COSTS_BYTES
+            if sent >= TURN_BYTES:
+                sent = 0
                 await asyncio.sleep(0)  # the other sessions' turn: without it one bulk copy starves every echo
         return False
+
+    # The short way of a piece that nothing waits before
+    @staticmethod
+    def _is_short(piece: Piece) -> bool:
+        return len(piece.data) <= SHORT_BYTES and (piece.verb is Verb.DATA or piece.verb is Verb.STDERR)
+
+    def _may_send(self) -> bool:
+        return self._room.is_set() and (self._valve is None or self._valve.is_open())
+
+    def _pass_on(self, piece: Piece) -> None:
+        """Record and forward one piece now. What goes wrong is the task's: raised here it would end the whole connection."""
+        self._passed = True  # one a turn: a flood of short pieces is gathered into few records
+        asyncio.get_running_loop().call_soon(self._next_turn)
+        try:
+            if self._record(Batch(self._channel, self._direction, (piece,))):
+                self._send(piece)
+                return
+            self._over = True
+        except Exception as error:
+            self._failed = error
+        self._more.set()
+
+    def _next_turn(self) -> None:
+        self._passed = False
 
     def _hold(self) -> None:
         if self._held and self._source is not None:  # it may have been emptied meanwhile

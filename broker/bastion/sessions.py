@@ -141,7 +141,8 @@ class AssetSession:
     # Inside
     def _handle(self, event: Event) -> list[Command]:
         commands = self.live.handle(event, at=moment(self._clock))
-        self._arm()
+        if not isinstance(event, Arrived | Recorded):  # traffic moves no deadline
+            self._arm()
         return commands
 
     def _put(self, batch: Batch) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import asyncssh
 
-from broker.bastion.transport import CLIENT_OPTIONS, WINDOW_BYTES, Valve, acknowledge_at_once
+from broker.bastion.transport import CLIENT_OPTIONS, WINDOW_BYTES, Valve, quicken
 from broker.domain.ids import SessionId, quoted
 from broker.domain.policy import Admission
 
@@ -43,7 +43,7 @@ class _Leg(asyncssh.SSHClient):
 
     def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
         self.valve = Valve(conn)
-        acknowledge_at_once(conn)
+        quicken(conn)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.valve is not None:
