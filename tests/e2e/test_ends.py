@@ -35,6 +35,11 @@ def site(template: Template) -> Iterator[Plant]:
         yield running
 
 
+def newcomer(site: Plant, name: str) -> str:
+    """A fresh engineer, for an end that is for good."""
+    return site.newcomer(f"{name.replace(' ', '-')}-{os.urandom(2).hex()}")
+
+
 # By an act
 @dataclass(frozen=True, slots=True)
 class Stage:
@@ -137,7 +142,7 @@ ACTS = {
 def test_an_act_ends_the_session_within_a_second_says_why_and_closes_the_door(
     site: Plant, web: httpx2.Client, name: str
 ) -> None:
-    act, engineer = ACTS[name], site.newcomer(name.replace(" ", "-"))
+    act, engineer = ACTS[name], newcomer(site, name)
     granted = site.let_in(BOX, engineer=engineer)
     with Terminal(site, BOX, "echo up; exec cat", engineer=engineer) as terminal:
         terminal.expect(b"up")
@@ -155,7 +160,7 @@ def test_an_act_ends_the_session_within_a_second_says_why_and_closes_the_door(
 
 
 def test_kill_works_with_the_database_gone_and_the_web_not_answering(site: Plant) -> None:
-    engineer = site.newcomer("law-eight")
+    engineer = newcomer(site, "law-eight")
     granted = site.let_in(BOX, engineer=engineer)
     with Terminal(site, BOX, "echo up; exec cat", engineer=engineer) as terminal:
         terminal.expect(b"up")
@@ -376,9 +381,9 @@ def test_after_the_end_the_certificate_opens_nothing_and_the_code_says_why(site:
 def test_a_locked_database_stops_no_running_session_and_opens_no_new_channel_and_the_deadline_holds(
     site: Plant,
 ) -> None:
-    killed, timed = site.newcomer("locked-killed"), site.newcomer("locked-timed")
+    killed, timed = newcomer(site, "locked-killed"), newcomer(site, "locked-timed")
     suspended = site.let_in(BOX, engineer=killed)
-    control = str(site.folder / "locked")
+    control = str(site.folder / timed)
     with ExitStack() as stack:
         other = stack.enter_context(Terminal(site, BOX, "echo up; exec cat", engineer=killed))
         other.expect(b"up")
@@ -425,7 +430,7 @@ def locked_database(site: Plant) -> Iterator[None]:
 
 # When the bastion itself goes
 def test_a_stopping_bastion_tells_its_sessions_ends_and_seals_them_and_exits_well(site: Plant) -> None:
-    engineer = site.newcomer("stopping")
+    engineer = newcomer(site, "stopping")
     site.let_in(BOX, engineer=engineer)
     with (
         Terminal(site, BOX, "echo up; exec cat", engineer=engineer) as terminal,
