@@ -566,7 +566,7 @@ class Deeds(RuleBasedStateMachine):
                 assert said == (None if until == one.until else Moved(until))
 
 
-@pytest.mark.parametrize(("kind", "examples", "steps"), [("sqlite", 50, 50), ("postgresql", 6, 30)])
+@pytest.mark.parametrize(("kind", "examples", "steps"), [("sqlite", 40, 40), ("postgresql", 6, 30)])
 def test_whatever_people_do_the_laws_hold(kind: str, examples: int, steps: int, request: pytest.FixtureRequest) -> None:
     @contextlib.contextmanager
     def fresh() -> Iterator[Store]:

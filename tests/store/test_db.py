@@ -415,6 +415,21 @@ def test_a_lock_that_is_not_given_back_is_a_line_and_not_a_hang(store: Store, mo
         assert write(tx) == 1
 
 
+def test_a_node_that_freezes_inside_a_transaction_does_not_stop_the_others(postgres_store: Store) -> None:
+    def freeze(frozen: Tx) -> None:
+        frozen.conn.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = '200ms'")
+        write(frozen)
+        with postgres_store.again().begin() as tx:  # waits for the server to end the frozen one
+            assert write(tx) == 1
+        write(frozen)
+
+    with pytest.raises(BrokerError, match="database: ") as told, postgres_store.db.begin() as tx:
+        freeze(tx)
+    assert told.value.code is Code.UNAVAILABLE
+    with postgres_store.db.begin() as tx:
+        assert (write(tx), ledger.verify(tx)) == (2, None)
+
+
 def test_what_is_wrong_with_our_own_statement_stays_a_bug(store: Store, plant: Plant) -> None:
     with pytest.raises(sa.exc.IntegrityError), store.db.begin() as tx:
         tx.conn.execute(sa.insert(schema.zone).values(id="zone-1", site_id="nowhere", name="z"))
