@@ -23,7 +23,7 @@ from tests.demo.processes import START_WITHIN_S, in_session, pid_of, plain
 
 PROGRAM = Path(sys.executable).with_name("wicketgate")
 LAST = "^C: end."
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from demo.story import SCENES
 from tests.demo.processes import in_session, pid_of
 
 PROGRAM = Path(sys.executable).with_name("wicketgate")
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(660)]
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def start(temporary: Path, *words: str) -> subprocess.Popen[str]:
 
 def test_the_story_goes_as_promised_and_leaves_nothing_behind(short: Path) -> None:
     with start(short) as child:
-        told, _ = child.communicate(timeout=400)
+        told, _ = child.communicate(timeout=600)
     lines = told.splitlines()
     assert child.returncode == 0, told
     assert lines[-1] == f"story: {len(SCENES)} scenes, {len(SCENES)} ok"
@@ -60,7 +60,7 @@ def test_a_story_without_its_broker_says_so_counts_and_fails(short: Path) -> Non
             if line.startswith(" 2 ok"):
                 os.kill(pid_of(child.pid, "broker"), signal.SIGKILL)
                 break
-        told, _ = child.communicate(timeout=120)
+        told, _ = child.communicate(timeout=300)
     lines = told.splitlines()
     assert child.returncode == 1, told
     assert "the broker process ended by signal 9; everything was stopped" in told
