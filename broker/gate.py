@@ -27,7 +27,8 @@ from broker.store.db import Tx
 class Proof:
     """How an engineer came in. factors: key+code or certificate; public_key: the OpenSSH line of the key that signed.
 
-    certificate_*: of the gate certificate, None after key and code.
+    handle, short_names: of the person, and of the assets in their own grants: what tells a login of the console from one of an
+    asset; certificate_*: of the gate certificate, None after key and code.
     """
 
     person_id: PersonId
@@ -35,6 +36,8 @@ class Proof:
     public_key: bytes
     factors: str
     source: str
+    handle: str = ""
+    short_names: frozenset[str] = frozenset()
     certificate_serial: str | None = None
     certificate_grant: GrantId | None = None
     certificate_until: datetime | None = None

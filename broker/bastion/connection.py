@@ -50,7 +50,6 @@ class Bastion(Protocol):
     def arrived(self, connection: Connection) -> bool: ...
     def logged_in(self, connection: Connection) -> None: ...
     def went(self, connection: Connection) -> None: ...
-    def is_asset_name(self, text: str) -> bool: ...
     async def enter(
         self, proof: Proof, login: AssetLogin, wish: Wish, session_id: SessionId | None
     ) -> Entered | Refusal: ...
@@ -80,11 +79,14 @@ class Connection(Login, Admitter):
         self._entering = asyncio.Lock()
         self._watch: asyncio.TimerHandle | None = None
         self._told = False
+        self._lost: EndReason | None = None
         self._welcomed = False
         self._noted: set[str] = set()
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         super().connection_made(conn)
+        # A listener of both families shows an IPv4 peer as IPv6, and asyncssh holds that against a certificate's source-address.
+        conn._peer_addr = self.source
         # asyncssh would refuse what a certificate's extensions leave out before it asks, without our reason and our entry.
         conn.check_certificate_permission = _ask_us  # type: ignore[method-assign, assignment]
         self.valve = Valve(conn)
@@ -100,8 +102,9 @@ class Connection(Login, Admitter):
         self.bastion.went(self)
         if self._watch is not None:
             self._watch.cancel()
+        self._lost = EndReason.DONE if exc is None else EndReason.CONNECTION_LOST
         if self.session is not None:
-            self.session.finish(EndReason.DONE if exc is None else EndReason.CONNECTION_LOST)
+            self.session.finish(self._lost)
 
     def begin_auth(self, username: str) -> bool:
         good = super().begin_auth(username)
@@ -161,8 +164,17 @@ class Connection(Login, Admitter):
 
     @property
     def names_asset(self) -> bool:
-        """True when the login is the name of an asset; every other one opens the console."""
-        return self.login is not None and self.bastion.is_asset_name(self.login)
+        """Whether the login is an asset's name; every other one opens the console.
+
+        Told by its form, or by the person's own grants: a look at all assets would tell a stranger which exist (law 7).
+        """
+        if self.login is None or self.proof is None or self.login == self.proof.handle:
+            return False
+        try:
+            wanted = parse_login(self.login)
+        except BrokerError:
+            return False
+        return wanted.site is not None or wanted.account is not None or wanted.asset in self.proof.short_names
 
     # Admission
     async def admit(self, kind: ChannelKind, capability: Capability, command: str | None) -> Opened | Refusal:
@@ -172,10 +184,12 @@ class Connection(Login, Admitter):
             async with self._entering:  # the first channel makes the session, the others join it
                 entered = await self._enter(Wish(kind, capability, command, also))
                 if isinstance(entered, Refusal):
-                    self._refused += 1
+                    self._count_refused()
                     return entered
                 if self.session is None:
                     self.session = self.bastion.make_session(self, entered)
+                    if self._lost is not None:  # gone while it was decided: what was opened is closed again
+                        asyncio.get_running_loop().call_soon(self.session.finish, self._lost)
             opening = {"kind": kind.value, "asset": entered.admission.asset.id, "account": entered.admission.account}
             opening |= {"command": command} if command is not None else {}
             recording = ChannelRecording(self.session.place, channel=entered.channel, kind=kind, opening=opening)
@@ -184,7 +198,10 @@ class Connection(Login, Admitter):
             if self.session is not None:
                 self.session.end(EndReason.NOT_RECORDED, "the session cannot be recorded")
             return Refusal(Reason.CANNOT_RECORD, "tell the site")
-        except (BrokerError, OSError):
+        except BrokerError as error:
+            log.warning("a channel could not be decided on: %s", error.detail)
+            return _AWAY
+        except Exception:
             log.exception("a channel could not be decided on")
             return _AWAY
         return Opened(self.session, entered.channel, recording, self._greeting(entered))
@@ -243,9 +260,12 @@ class Connection(Login, Admitter):
 
     def note(self, what: str, reason: str) -> None:
         """Keep a no that no grant could make a yes; too many of them end the connection."""
-        self._refused += 1
         if self.proof is not None and self.is_in:
             self.bastion.refused(self.proof, self.login or "", what, reason)
+        self._count_refused()
+
+    def _count_refused(self) -> None:
+        self._refused += 1
         if self._refused > self.bastion.refused_max:
             self.cut()
 

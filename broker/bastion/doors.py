@@ -62,6 +62,7 @@ class Door(asyncssh.SSHServerSession[bytes]):
         self._pty: tuple[str, tuple[int, int, int, int], Mapping[int, int]] | None = None
         self._up: list[Piece] = []
         self._task: asyncio.Task[None] | None = None
+        self._gone = False
         self.line: RelayedChannel | None = None
 
     def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
@@ -114,7 +115,9 @@ class Door(asyncssh.SSHServerSession[bytes]):
             self.line.down.open_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._task is not None:
+        # Not while it is decided: the decision would be committed all the same, and nobody would close what it opened.
+        self._gone = True
+        if self._task is not None and self.line is not None:
             self._task.cancel()
         self._admitter.channel_gone()
 
@@ -142,6 +145,8 @@ class Door(asyncssh.SSHServerSession[bytes]):
         line = self.line = RelayedChannel(chan, opened, terminal=self._pty is not None, valve=self._admitter.valve)
         opened.session.add(line)
         try:
+            if self._gone:
+                return
             if opened.greeting:
                 line.say(opened.greeting)
             if (dropped := dropped_environment(chan)) and self._admitter.note_once("environment", dropped):

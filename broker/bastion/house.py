@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import logging
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ from broker.clock import Clock, moment, wall_ms
 from broker.domain.audit import HostKeyChanged, RecordingFailed
 from broker.domain.errors import BrokerError, Code
 from broker.domain.ids import Login as AssetLogin
-from broker.domain.ids import SessionId, parse_login
+from broker.domain.ids import SessionId
 from broker.domain.live import LiveSession
 from broker.domain.policy import Admission, Refusal
 from broker.domain.session import EndReason
@@ -31,15 +33,15 @@ from broker.gate import Entered, Limits, Proof, enter, leave, leave_channel, rec
 from broker.identity import Seal
 from broker.settings import Home, Settings
 from broker.signer.client import SignerClient
-from broker.store import inventory, ledger
-from broker.store.db import Database, Tx
+from broker.store import ledger
+from broker.store.db import Database
 from recorder.writer import GroupSync, SessionClock, StreamWriter, free_space
 from recorder.writer import RecordingFailed as WriterFailed
 
 log = logging.getLogger("broker.bastion")
-NAMES_LIVE_S: Final = 2.0
-"""How old the bastion's list of asset names may be: it only tells console from asset, never who may enter."""
-RETRY_S: Final = (0.2, 1.0, 5.0, 15.0, 60.0)
+RETRY_S: Final = (0.2, 1.0, 5.0, 15.0)
+"""Waits between tries of writing a fact; the last one for ever."""
+KILL_KEPT_WITHIN_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,9 @@ class RunningBastion:
         self._arrivals = Arrivals(
             most=settings.unauthenticated_max, most_per_source=settings.unauthenticated_per_source_max
         )
-        self._names: frozenset[str] = frozenset()
+        self.logged_in_now: set[Connection] = set()
+        self._kills: set[asyncio.Task[None]] = set()
+        self._again = asyncio.Event()
         self._chores: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self.sync = GroupSync(self._sync_failed)
@@ -95,49 +99,21 @@ class RunningBastion:
     def logged_in(self, connection: Connection) -> None:
         """The connection is somebody's now; it no longer takes a stranger's place."""
         self._arrivals.release(connection)
+        self.logged_in_now.add(connection)
         if connection.proof is not None and connection.proof.factors == "certificate":
             self.chore(self.keep(came_in, connection.proof))
 
     def went(self, connection: Connection) -> None:
         """The connection is gone."""
         self._arrivals.release(connection)
+        self.logged_in_now.discard(connection)
 
     # Doors
-    def is_asset_name(self, text: str) -> bool:
-        """Whether a login names an asset; any other login opens the console. Says nothing about who may enter."""
-        try:
-            wanted = parse_login(text)
-        except BrokerError:
-            return False
-        name = wanted.asset if wanted.site is None else f"{wanted.asset}.{wanted.site}"
-        return name in self._names
-
-    async def keep_names(self) -> None:
-        """Keep the list of asset names fresh; a task of its own, so that no login waits for it."""
-        mark = -1
-        while True:
-            try:
-                moved = await asyncio.to_thread(self.db.change_mark)
-                if moved != mark:
-                    await self.read_names()
-                    mark = moved
-            except BrokerError as error:
-                log.warning("asset names cannot be read: %s", error.detail)
-            await asyncio.sleep(NAMES_LIVE_S)
-
-    async def read_names(self) -> None:
-        """Read the asset names once."""
-
-        def read(tx: Tx) -> frozenset[str]:
-            found = inventory.assets(tx)
-            return frozenset(asset.login for asset in found) | frozenset(asset.name for asset in found)
-
-        self._names = await self.db.look(read)
-
     async def enter(
         self, proof: Proof, login: AssetLogin, wish: Wish, session_id: SessionId | None
     ) -> Entered | Refusal:
         """One decision at the gate, rows and ledger with it. Raises BrokerError(UNAVAILABLE): doubt closes."""
+        await self._kills_kept()
         return await self.db.run(
             enter,
             proof=proof,
@@ -151,6 +127,14 @@ class RunningBastion:
             can_record=self.can_record(),
             limits=self._limits,
         )
+
+    async def _kills_kept(self) -> None:
+        """A kill that the database has not taken yet comes first, or the killed one could be back before it."""
+        if self._kills:
+            self._again.set()
+            _, left = await asyncio.wait(set(self._kills), timeout=KILL_KEPT_WITHIN_S)
+            if left:
+                raise BrokerError(Code.UNAVAILABLE, "a kill is not written yet")
 
     def can_record(self) -> bool:
         """Whether there is room above the floor for a new session."""
@@ -213,6 +197,8 @@ class RunningBastion:
             log.error("session %s: the host key of %s has changed", session_id, admission.asset.login)
             raise
         except BrokerError as error:
+            if error.code is Code.FORBIDDEN:
+                raise UpstreamError(f"the signer refused: {error.detail}") from error
             raise UpstreamError("the signer does not answer; try again in a minute") from error
 
     # Ends
@@ -272,7 +258,9 @@ class RunningBastion:
             raise BrokerError(Code.NOT_FOUND, f"no live session {asked.get('session', '')[:40]!a}")
         reason = asked.get("reason", "")[:500] or "not said"
         session.end(EndReason.KILLED, f"killed: {reason}", by=by)
-        self.chore(self.keep(desk.kill, session_id=session.id, by=by, reason=reason, door="cli"))
+        kept = self.chore(self.keep(desk.kill, session_id=session.id, by=by, reason=reason, door="cli"))
+        self._kills.add(kept)
+        kept.add_done_callback(self._kills.discard)
         return {"id": session.id, "state": "killed"}
 
     async def drain(self, within_s: float) -> None:
@@ -286,23 +274,31 @@ class RunningBastion:
         except TimeoutError:
             log.warning("%d facts could not be written before the end; the next start closes them", len(self._chores))
 
-    def chore(self, work: Coroutine[Any, Any, None]) -> None:
+    def chore(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something that must be finished although nobody waits for it."""
         task = self._loop.create_task(work)
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)
+        return task
 
     async def keep(self, fn: Any, /, *args: Any, **kwargs: Any) -> None:
-        """Write a fact that has already happened; retried while the database is away, for it stays true."""
-        for wait_s in (*RETRY_S, None):
+        """Write a fact that has already happened; retried for as long as the database is away, for it stays true."""
+        for wait_s in itertools.chain(RETRY_S, itertools.repeat(RETRY_S[-1])):
             try:
                 await self.db.run(fn, *args, **kwargs)
                 return
             except BrokerError as error:
-                if error.code is not Code.UNAVAILABLE or wait_s is None:
+                if error.code is not Code.UNAVAILABLE:
                     log.error("a fact could not be written: %s", error.detail)
                     return
-                await asyncio.sleep(wait_s)
+                log.warning("a fact waits to be written: %s", error.detail)
+                await self._rest(wait_s)
             except Exception:
                 log.exception("a fact could not be written")
                 return
+
+    async def _rest(self, wait_s: float) -> None:
+        self._again.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._again.wait()

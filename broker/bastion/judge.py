@@ -16,6 +16,7 @@ from broker import identity
 from broker.bastion.login import plain_address
 from broker.clock import Clock
 from broker.domain.errors import BrokerError
+from broker.domain.people import Person
 from broker.gate import Proof
 from broker.identity import Seal, TryLimits
 from broker.openssh import parse_certificate, parse_key_blob
@@ -48,11 +49,17 @@ class Judge:
     async def judge_key(self, login: str, blob: bytes, source: str) -> Proof | None:
         """Whose key signed; a disabled person's opens nothing, and looks like an unknown one."""
         key = parse_key_blob(blob)
-        person = await self._db.look(people.key_owner, key.fingerprint)
-        if person is None or person.disabled_at is not None:
+
+        def read(tx: Tx) -> tuple[Person | None, frozenset[str]]:
+            return _owner(tx, key.fingerprint)
+
+        person, names = await self._db.look(read)
+        if person is None:
             return None
         return Proof(
             person_id=person.id,
+            handle=person.handle,
+            short_names=names,
             key_fingerprint=key.fingerprint,
             public_key=key.line.encode(),
             factors="key+code",
@@ -78,16 +85,17 @@ class Judge:
             return None
 
         def read(tx: Tx) -> Any:
-            issued = grants.load_certificate(tx, found.serial)
-            return issued, people.key_owner(tx, found.key.fingerprint)
+            return grants.load_certificate(tx, found.serial), *_owner(tx, found.key.fingerprint)
 
-        issued, person = await self._db.look(read)
-        if issued is None or issued.purpose != "gate" or person is None or person.disabled_at is not None:
+        issued, person, names = await self._db.look(read)
+        if issued is None or issued.purpose != "gate" or person is None:
             return None
         if issued.key_fingerprint != found.key.fingerprint or issued.key_id != found.key_id:
             return None
         return Proof(
             person_id=person.id,
+            handle=person.handle,
+            short_names=names,
             key_fingerprint=found.key.fingerprint,
             public_key=found.key.line.encode(),
             factors="certificate",
@@ -119,6 +127,14 @@ class Judge:
             return good
 
         return await self._db.run(spend)
+
+
+def _owner(tx: Tx, fingerprint: str) -> tuple[Person | None, frozenset[str]]:
+    """Whose key it is, with the short names of their assets; nobody's when they are disabled."""
+    person = people.key_owner(tx, fingerprint)
+    if person is None or person.disabled_at is not None:
+        return None, frozenset()
+    return person, grants.asset_names_of(tx, person.id)
 
 
 def came_in(tx: Tx, proof: Proof) -> None:

@@ -62,7 +62,6 @@ async def _run(
     host_key = await _host_key(home, bastion.signer)
     await recover(bastion.db, home, machine)
     await bastion.db.run(ledger.append, ProcessStarted(process="broker", version=version("wicketgate")))
-    await bastion.read_names()
 
     async def kill(asked: Any, by: str) -> dict[str, Any]:
         return await bastion.kill({**asked, "reason": reason_of(asked)}, by)
@@ -76,8 +75,8 @@ async def _run(
         address = acceptor.get_addresses()[0][:2]
         bastion.port = int(address[1])
         _tell_address(home.ssh_address, str(address[0]), bastion.port)
-        watch = Watch(bastion.db, bastion.live_sessions, poll_s=settings.poll_s)
-        tasks = [asyncio.create_task(watch.run()), asyncio.create_task(bastion.keep_names())]
+        watch = Watch(bastion.db, bastion.live_sessions, bastion.logged_in_now, poll_s=settings.poll_s)
+        tasks = [asyncio.create_task(watch.run())]
         ready(f"{address[0]}:{bastion.port}")
         await stop.wait()
     finally:

@@ -6,13 +6,15 @@ import asyncio
 import os
 import socket
 from collections.abc import Awaitable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import asyncssh
 
-from broker.bastion.transport import CLIENT_OPTIONS, WINDOW_BYTES, Valve, quicken
+from broker.bastion.transport import CLIENT_OPTIONS, SIGNATURES, WINDOW_BYTES, Valve, quicken
 from broker.domain.ids import SessionId, quoted
 from broker.domain.policy import Admission
+
+HOST_KEY_ALGORITHMS: Final = [name for name in SIGNATURES if not name.startswith("sk-")]
 
 
 class UpstreamError(Exception):
@@ -85,6 +87,7 @@ async def dial(
     One deadline from the dial to the open connection. Source: law 1, security.md AST-1 to AST-4, CRT-7.
     """
     asset = admission.asset
+    pinned = asyncssh.import_public_key(asset.host_key or "")
     credential = asyncio.ensure_future(_credential(session_id, signer))
     leg: _Leg | None = None
 
@@ -103,7 +106,8 @@ async def dial(
                 username=admission.account,
                 client_keys=None,
                 client_factory=make,
-                known_hosts=([asyncssh.import_public_key(asset.host_key or "")], [], []),
+                known_hosts=([pinned], [], []),
+                server_host_key_algs=_asked_for(pinned),
                 preferred_auth="publickey",
                 login_timeout=open_timeout_s,
                 window=WINDOW_BYTES,
@@ -130,6 +134,12 @@ async def dial(
             credential.exception()  # looked at: the dial has already said what went wrong
     assert leg is not None and leg.valve is not None  # noqa: PT018, S101 - connect has called make and connection_made
     return AssetLeg(conn, leg.valve)
+
+
+def _asked_for(pinned: asyncssh.SSHKey) -> list[str]:
+    """The pinned key's own algorithms first, then the others: an asset that has only another key shows it, and is told of."""
+    own = [name for name in HOST_KEY_ALGORITHMS if name.encode() in pinned.sig_algorithms]
+    return own + [name for name in HOST_KEY_ALGORITHMS if name not in own]
 
 
 async def _credential(session_id: SessionId, signer: AssetSigner) -> Any:

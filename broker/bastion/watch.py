@@ -4,30 +4,52 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import Protocol
 
 from broker.bastion.sessions import AssetSession
 from broker.domain.errors import BrokerError
 from broker.domain.ids import SessionId
 from broker.domain.live import Moved
 from broker.domain.session import EndReason
-from broker.gate import standing
+from broker.gate import Proof, standing
+from broker.store import people
 from broker.store.db import Database
 
 log = logging.getLogger("broker.bastion.watch")
 
 
-class Watch:
-    """One task: looks at the ledger's last number, and judges the live sessions anew when it has moved."""
+class LoggedIn(Protocol):
+    """A connection whose login is done."""
 
-    def __init__(self, db: Database, live: Mapping[SessionId, AssetSession], *, poll_s: float) -> None:
+    proof: Proof | None
+    session: AssetSession | None
+
+    def cut(self) -> None: ...
+
+
+class Watch:
+    """One task: looks at the ledger's last number, and judges sessions and logins anew when it has moved."""
+
+    def __init__(
+        self,
+        db: Database,
+        live: Mapping[SessionId, AssetSession],
+        logged_in: Collection[LoggedIn],
+        *,
+        poll_s: float,
+    ) -> None:
         self._db = db
         self._live = live
+        self._logged_in = logged_in
         self._poll_s = poll_s
         self._told_away = False
 
     async def run(self) -> None:
-        """For ever. A database that is away changes nothing for running sessions: they keep their own copy of the end."""
+        """For ever, whatever goes wrong in one turn.
+
+        A database that is away changes nothing for running sessions: they keep their own copy of the end.
+        """
         mark = -1
         while True:
             try:
@@ -40,9 +62,27 @@ class Watch:
                 if not self._told_away:
                     log.warning("the ledger cannot be followed: %s", error.detail)
                     self._told_away = True
+            except Exception:  # a watch that is dead would let nobody be ended any more
+                log.exception("a turn of the watch failed")
             await asyncio.sleep(self._poll_s)
 
     async def _judge(self) -> None:
+        await self._judge_sessions()
+        await self._judge_logins()
+
+    async def _judge_logins(self) -> None:
+        """Cut the connections of people and keys that may no longer be in; a session has told its own last line."""
+        found = {one: one.proof.key_fingerprint for one in self._logged_in if one.proof is not None}
+        if not found:
+            return
+        standing_now = await self._db.look(people.standing_keys, set(found.values()))
+        for connection, fingerprint in found.items():
+            if fingerprint not in standing_now and (
+                connection.session is None or connection.session.live.ended is None
+            ):
+                connection.cut()
+
+    async def _judge_sessions(self) -> None:
         wanted = [one for one, session in self._live.items() if session.live.ended is None]
         if not wanted:
             return
@@ -51,7 +91,10 @@ class Watch:
             session = self._live.get(session_id)
             if session is None or session.live.ended is not None or verdict is None:
                 continue
-            if isinstance(verdict, EndReason):
-                session.end(verdict)
-            elif isinstance(verdict, Moved) and verdict.until != session.live.until:
-                session.handle(verdict)
+            try:
+                if isinstance(verdict, EndReason):
+                    session.end(verdict)
+                elif isinstance(verdict, Moved) and verdict.until != session.live.until:
+                    session.handle(verdict)
+            except Exception:  # one session's trouble must not keep the others alive
+                log.exception("session %s could not be told", session_id)

@@ -37,12 +37,20 @@ def load_ca_key(home: Home, name: str) -> asyncssh.SSHKey:
 
 def ca_line(home: Home, name: str) -> str:
     """The public key of a CA as one OpenSSH line, ready for TrustedUserCAKeys. Raises BrokerError(UNAVAILABLE)."""
-    path = home.ca_key(name)
+    return _public_line(home.ca_key(name), f"the {name} CA's public key")
+
+
+def host_key_line(home: Home) -> str:
+    """The public key of the bastion, the only one that gets a host certificate. Raises BrokerError(UNAVAILABLE)."""
+    return _public_line(home.host_key, "the bastion's public host key")
+
+
+def _public_line(path: Path, what: str) -> str:
     public = path.with_name(path.name + ".pub")
     try:
         return public.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise BrokerError(Code.UNAVAILABLE, f"the {name} CA's public key {public} cannot be read: {error}") from None
+        raise BrokerError(Code.UNAVAILABLE, f"{what} {public} cannot be read: {error}") from None
 
 
 def _write_new(path: Path, data: bytes, mode: int) -> None:

@@ -25,7 +25,7 @@ from broker.domain.errors import BrokerError
 from broker.domain.ids import GrantId, PersonId, SessionId, quoted
 from broker.settings import Home, Settings
 from broker.signer import signing
-from broker.signer.keys import CA_NAMES, ca_line, load_ca_key
+from broker.signer.keys import CA_NAMES, ca_line, host_key_line, load_ca_key
 from broker.signer.signing import Order
 from broker.store import ledger
 from broker.store.db import Database
@@ -44,6 +44,7 @@ class Signer:
         self._clock = clock
         self._keys: dict[str, asyncssh.SSHKey] = {name: load_ca_key(home, name) for name in CA_NAMES}
         self._lines = {name: ca_line(home, name) for name in CA_NAMES}
+        self._host_line = host_key_line(home)
         self._peers = _allowed_uids(settings.signer_peers)
         self._open: dict[asyncio.StreamWriter, asyncio.Task[Any] | None] = {}
         self._closing = False
@@ -110,7 +111,9 @@ class Signer:
                     signing.order_asset, self._settings, session_id=SessionId(asked["session"]), key_line=asked["key"]
                 )
             case "host":
-                order = await self._db.run(signing.order_host, self._settings, key_line=asked["key"])
+                order = await self._db.run(
+                    signing.order_host, self._settings, key_line=asked["key"], own_line=self._host_line
+                )
             case other:
                 return {"refused": f"the signer does not know {quoted(other)}"}
         return await self._signed(order)

@@ -106,6 +106,9 @@ def order_asset(tx: Tx, settings: Settings, *, session_id: SessionId, key_line: 
         raise no("no such session")
     if session.ended_at is not None or tx.now >= session.until or grant.state(tx.now) is not GrantState.OPEN:
         raise no("the session is over")
+    asset = inventory.asset_by_id(tx, session.asset_id)
+    if asset is None or asset.id not in grant.terms.assets or session.account not in asset.accounts:
+        raise no("the session is not one of its grant")
     key = parse_public_key(key_line)
     if key.algorithm != "ssh-ed25519" or people.key_owner(tx, key.fingerprint) is not None:
         raise no("the key of an asset leg is a fresh ed25519 key")
@@ -134,9 +137,11 @@ def order_asset(tx: Tx, settings: Settings, *, session_id: SessionId, key_line: 
     return order
 
 
-def order_host(tx: Tx, settings: Settings, *, key_line: str) -> Order:
-    """Decide on the bastion's own host certificate. Raises BrokerError(INVALID)."""
+def order_host(tx: Tx, settings: Settings, *, key_line: str, own_line: str) -> Order:
+    """Decide on the bastion's own host certificate. own_line: the home's host key. Raises BrokerError(INVALID, FORBIDDEN)."""
     key = parse_public_key(key_line)
+    if key.fingerprint != parse_public_key(own_line).fingerprint:
+        raise no("that is not the bastion's host key")
     after, before = _bounds(tx.now - EARLIER, tx.now + HOST_LIFE)
     order = Order(
         purpose="host",

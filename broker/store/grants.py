@@ -19,6 +19,7 @@ from broker.store.db import Tx
 from broker.store.requests import read_capabilities
 from broker.store.schema import access_grant as _grant
 from broker.store.schema import access_grant_asset as _grant_asset
+from broker.store.schema import asset as _asset
 from broker.store.schema import certificate as _certificate
 
 _BY_ID: Final = sa.select(_grant).where(_grant.c.id == sa.bindparam("wanted"))
@@ -28,6 +29,13 @@ _LIVE: Final = (
     .where(_grant.c.opens <= sa.bindparam("now"), _grant.c.closes > sa.bindparam("now"))
     .where(_grant.c.revoked_at.is_(None), _grant.c.suspended_at.is_(None), _grant.c.handed_back_at.is_(None))
     .order_by(_grant.c.granted_at.desc(), _grant.c.id)
+)
+_NAMES: Final = (
+    sa.select(_asset.c.name)
+    .select_from(_grant.join(_grant_asset, _grant_asset.c.grant_id == _grant.c.id))
+    .join(_asset, _asset.c.id == _grant_asset.c.asset_id)
+    .where(_grant.c.person_id == sa.bindparam("whose"))
+    .distinct()
 )
 _CERTIFICATE: Final = sa.select(_certificate).where(_certificate.c.serial == sa.bindparam("wanted"))
 
@@ -106,6 +114,11 @@ def grants(
         of_asset = sa.select(_grant_asset.c.grant_id).where(_grant_asset.c.asset_id == asset_id)
         asked = asked.where(_grant.c.id.in_(of_asset))
     return grants_of(tx, tx.conn.execute(asked).all())
+
+
+def asset_names_of(tx: Tx, person_id: PersonId) -> frozenset[str]:
+    """The short names of all assets that a person was ever granted."""
+    return frozenset(tx.conn.execute(_NAMES, {"whose": person_id}).scalars())
 
 
 def live_grants_for(tx: Tx, person_id: PersonId, now: datetime) -> list[Grant]:

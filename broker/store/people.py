@@ -19,6 +19,7 @@ from broker.store.db import Tx
 from broker.store.schema import person as _person
 from broker.store.schema import person_key as _key
 from broker.store.schema import person_role as _role
+from broker.store.schema import vendor as _vendor
 
 _BY_ID: Final = sa.select(_person).where(_person.c.id == sa.bindparam("wanted"))
 _BY_HANDLE: Final = sa.select(_person).where(_person.c.handle == sa.bindparam("wanted"))
@@ -26,6 +27,14 @@ _BY_KEY: Final = (
     sa.select(_person)
     .select_from(_person.join(_key, _key.c.person_id == _person.c.id))
     .where(_key.c.fingerprint == sa.bindparam("wanted"))
+)
+_STANDING: Final = (
+    sa.select(_key.c.fingerprint)
+    .select_from(
+        _key.join(_person, _key.c.person_id == _person.c.id).outerjoin(_vendor, _person.c.vendor_id == _vendor.c.id)
+    )
+    .where(_key.c.fingerprint.in_(sa.bindparam("wanted", expanding=True)))
+    .where(_person.c.disabled_at.is_(None), _vendor.c.disabled_at.is_(None))
 )
 _ROLES: Final = sa.select(_role).where(_role.c.person_id == sa.bindparam("wanted"))
 
@@ -103,6 +112,11 @@ def load_person(tx: Tx, person_id: PersonId) -> Person | None:
 def by_handle(tx: Tx, handle: str) -> Person | None:
     """The person of that handle, exactly as written."""
     return _one(tx, _BY_HANDLE, handle)
+
+
+def standing_keys(tx: Tx, fingerprints: Iterable[str]) -> frozenset[str]:
+    """Those of the keys that are still enrolled, for a person who is not disabled, of a vendor that is not."""
+    return frozenset(tx.conn.execute(_STANDING, {"wanted": list(fingerprints)}).scalars())
 
 
 def key_owner(tx: Tx, fingerprint: str) -> Person | None:

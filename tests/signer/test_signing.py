@@ -102,8 +102,11 @@ def test_an_asset_certificate_carries_the_bastions_address_when_it_is_set(place:
 
 def test_a_host_certificate_names_the_bastion_for_thirty_days(place: Deployment) -> None:
     key = fresh_key()
+    named = Settings(ssh_names=("gate.kestrel.example", "gate"))
     with place.db.begin() as tx:
-        order = order_host(tx, Settings(ssh_names=("gate.kestrel.example", "gate")), key_line=key)
+        order = order_host(tx, named, key_line=key, own_line=f"{key} bastion")
+        with pytest.raises(BrokerError, match="not the bastion's host key"):
+            order_host(tx, named, key_line=fresh_key(), own_line=key)
     found = parse_certificate_line(sign(load_ca_key(place.home, "host"), order))
     assert (found.type, found.principals) == ("host", ("gate.kestrel.example", "gate"))
     assert NOON + timedelta(days=30) == found.valid_before

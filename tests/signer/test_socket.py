@@ -22,6 +22,7 @@ from broker.domain.window import Interval
 from broker.openssh import parse_certificate_line
 from broker.signer import server
 from broker.signer.client import SignerClient
+from broker.signer.keys import host_key_line
 from broker.store import ledger
 from tests.signer.makers import HOUR, NOON, SOURCE, Deployment, fresh_key
 
@@ -58,7 +59,7 @@ async def test_the_bastion_gets_what_the_database_says(place: Deployment) -> Non
             await client.gate(grant=grant.id, key=place.key_line, person=place.engineer.id, source=SOURCE)
         )
         asset = parse_certificate_line(await client.asset(session_id, fresh_key()))
-        host = parse_certificate_line(await client.host(fresh_key()))
+        host = parse_certificate_line(await client.host(host_key_line(place.home)))
         keys = await client.keys()
     assert {name: line.split()[1] for name, line in keys.items()} == {
         name: one.signer.line.split()[1] for name, one in (("gate", gate), ("asset", asset), ("host", host))
