@@ -111,7 +111,16 @@ def test_a_break_is_passed_on_recorded_and_ends_nothing(open_site: Plant) -> Non
 # Exit
 @pytest.mark.parametrize(
     "command",
-    ["exit 0", "exit 37", "exit 255", "kill -9 $$", "kill -TERM $$", "no-such-program", "echo out; echo err >&2"],
+    [
+        "exit 0",
+        "exit 37",
+        "exit 255",
+        "kill -9 $$",
+        "kill -TERM $$",
+        "no-such-program",
+        "echo out; echo err >&2",
+        "exec >&- 2>&-; sleep 0.3; exit 6",  # the client has closed its half long before the status is known
+    ],
 )
 def test_a_command_ends_as_it_does_over_direct_ssh(open_site: Plant, command: str) -> None:
     verbose = ["-v"]
@@ -200,6 +209,27 @@ def test_a_client_that_goes_away_ends_the_program_and_the_session(open_site: Pla
     session = open_site.wait_ended()
     assert session.end_reason in (EndReason.CONNECTION_LOST, EndReason.DONE)
     wait_until(lambda: not flag.exists(), what="the end of the program")
+
+
+def test_a_client_that_goes_away_while_only_the_exit_is_awaited_ends_the_session(open_site: Plant) -> None:
+    pid = open_site.folder / "pid"
+    program = f"echo $$ >{pid}.new; mv {pid}.new {pid}; exec >&- 2>&- sleep 600"
+    with open_site.running_ssh(BOX, program) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.close()
+        assert child.stdout.read() == b"", "both halves are closed"
+        assert child.poll() is None
+        child.kill()
+        child.wait(10)
+    assert open_site.wait_ended().end_reason in (EndReason.CONNECTION_LOST, EndReason.DONE)
+    program_on_asset = Path(f"/proc/{pid.read_text().strip()}")
+    wait_until(lambda: not program_on_asset.exists() or _is_orphan(program_on_asset), what="the asset's channel closed")
+
+
+def _is_orphan(process: Path) -> bool:
+    """True when nobody's sshd holds it any more: sshd lets a program live on that has no terminal and reads nothing."""
+    return (process / "stat").read_text().rpartition(")")[2].split()[1] == "1"
 
 
 # What is passed on beside bytes
