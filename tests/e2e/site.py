@@ -211,7 +211,11 @@ class Plant:
         self.web = ""
 
     def __enter__(self) -> Plant:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
