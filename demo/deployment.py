@@ -75,9 +75,7 @@ class Deployment:
 
     def died(self) -> str:
         """Why `serve` ended, in its own last words."""
-        told = (self.home.path / "serve.log").read_text(encoding="utf-8", errors="replace").splitlines()
-        last = told[-1].removeprefix("wicketgate: ") if told else "it said nothing"
-        return f"wicketgate serve ended with status {self.serve.poll()}: {last}"
+        return f"wicketgate serve ended with status {self.serve.poll()}: {_last_words(self.home.path / 'serve.log')}"
 
 
 @contextmanager
@@ -276,8 +274,7 @@ def _serving(home: Home) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
         ready, _, _ = select.select([child.stdout], [], [], READY_WITHIN_S)
         said = child.stdout.readline().split() if ready else []
         if said[:1] != ["ready"]:
-            told = log.read_text(encoding="utf-8", errors="replace").splitlines() or ["it said nothing"]
-            raise Trouble(f"wicketgate serve did not become ready: {told[-1].removeprefix('wicketgate: ')}")
+            raise Trouble(f"wicketgate serve did not become ready: {_last_words(log, lines=2)}")
         where = dict(word.split("=", 1) for word in said[1:])
         yield child, where["ssh"], where["web"]
     finally:
@@ -289,6 +286,12 @@ def _serving(home: Home) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
             child.wait()
         with suppress(OSError, AttributeError):
             child.stdout.close()  # type: ignore[union-attr]
+
+
+def _last_words(log: Path, *, lines: int = 1) -> str:
+    """What a log ends with. lines: more than one where a process says why before its parent says that."""
+    told = log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
+    return "; ".join(line.removeprefix("wicketgate: ") for line in told) or "it said nothing"
 
 
 def _write_ssh_configs(home: Home, ssh: str) -> None:
