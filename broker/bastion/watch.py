@@ -23,8 +23,9 @@ class LoggedIn(Protocol):
     """A connection whose login is done."""
 
     proof: Proof | None
-    session: AssetSession | None
 
+    @property
+    def names_asset(self) -> bool: ...
     def cut(self) -> None: ...
 
 
@@ -71,15 +72,15 @@ class Watch:
         await self._judge_logins()
 
     async def _judge_logins(self) -> None:
-        """Cut the connections of people and keys that may no longer be in; a session has told its own last line."""
-        found = {one: one.proof.key_fingerprint for one in self._logged_in if one.proof is not None}
+        """Cut the consoles of people and keys that may no longer be in; at an asset's door the gate says so to each channel."""
+        found = {
+            one: one.proof.key_fingerprint for one in self._logged_in if one.proof is not None and not one.names_asset
+        }
         if not found:
             return
         standing_now = await self._db.look(people.standing_keys, set(found.values()))
         for connection, fingerprint in found.items():
-            if fingerprint not in standing_now and (
-                connection.session is None or connection.session.live.ended is None
-            ):
+            if fingerprint not in standing_now:
                 connection.cut()
 
     async def _judge_sessions(self) -> None:
