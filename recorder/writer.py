@@ -53,7 +53,7 @@ class RecordingFailed(Exception):
 
 
 class StreamWriter:
-    """One stream being written. Not for several threads, but for `sync` and `fail`, which the sync thread calls."""
+    """One stream being written. Not for several threads, but for `sync` and `fail`, which the sync thread calls, and `settle`."""
 
     def __init__(self, folder: Path, header: Header, *, clock: SessionClock, wall_ms: Callable[[], int]) -> None:
         """Make the file, its name durable in its folder, and write the header. Raises RecordingFailed."""
@@ -151,11 +151,17 @@ class StreamWriter:
         self.failed = self.failed or RecordingFailed(getattr(error, "strerror", None) or type(error).__name__)
 
     def close(self, reason: str) -> Head:
-        """Write END, make it durable, close the file; a second call does nothing. Raises RecordingFailed."""
+        """`end`, then `settle`; a second call does nothing. Raises RecordingFailed."""
+        self.end(reason)
+        return self.settle()
+
+    def end(self, reason: str) -> None:
+        """Write END: nothing comes after it; a second call does nothing. Not durable yet. Raises RecordingFailed."""
         if self._closed:
-            return self.head()
+            return
         if self.failed is not None:
             raise self.failed
+        self._closed = True
         self._end_frame()
         end = End(
             before=self._hash.hexdigest(),
@@ -167,6 +173,11 @@ class StreamWriter:
             wall_ms=self._wall_ms(),
         )
         self._write(encode_end(end))
+
+    def settle(self) -> Head:
+        """Make an ended stream durable and close the file; may be called in any one thread. Raises RecordingFailed."""
+        if self.failed is not None:
+            raise self.failed
         try:
             self.sync()
         except OSError as error:

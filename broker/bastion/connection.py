@@ -15,9 +15,10 @@ from zoneinfo import ZoneInfo
 import asyncssh
 
 from broker.bastion.answers import Desk
+from broker.bastion.bounds import bounded_channel
+from broker.bastion.channel import Opened
 from broker.bastion.console import Console
-from broker.bastion.doors import Admitter, Door, Opened, bounded_channel
-from broker.bastion.evidence import ChannelRecording
+from broker.bastion.doors import Admitter, Door
 from broker.bastion.login import House, Login
 from broker.bastion.sessions import AssetSession
 from broker.bastion.transport import Valve, quicken
@@ -55,6 +56,7 @@ class Bastion(Protocol):
     ) -> Entered | Refusal: ...
     def make_session(self, connection: Connection, entered: Entered) -> AssetSession: ...
     def refused(self, proof: Proof, asked: str, what: str, reason: str) -> None: ...
+    def not_recorded(self, session: AssetSession, channel: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class Connection(Login, Admitter):
         super().__init__(bastion.judge)
         self.bastion = bastion
         self.session: AssetSession | None = None
-        self._channels = 0
+        self._channels = self._begun = 0
         self._refused = 0
         self._entering = asyncio.Lock()
         self._watch: asyncio.TimerHandle | None = None
@@ -134,13 +136,8 @@ class Connection(Login, Admitter):
         if self.conn is None:
             self._no("session", "closed")
         self._channels += 1
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
-        chan = bounded_channel(self.conn, lambda what: self.note(what, "not granted here"))
-        if not self.names_asset:
-            return chan, Console(self.bastion.desk, proof, gone=self.channel_gone, note=self.note)
-        return chan, Door(self)
+        chan = bounded_channel(self.conn, note=self.note, unopened=lambda: self.channel_gone(begun=False))
+        return chan, Door(self) if self.names_asset else Console(self.bastion.desk, proof, self)
 
     def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> Any:
         self._no("direct-tcpip", "forwards are not granted here")
@@ -192,19 +189,25 @@ class Connection(Login, Admitter):
                         asyncio.get_running_loop().call_soon(self.session.finish, self._lost)
             opening = {"kind": kind.value, "asset": entered.admission.asset.id, "account": entered.admission.account}
             opening |= {"command": command} if command is not None else {}
-            recording = ChannelRecording(self.session.place, channel=entered.channel, kind=kind, opening=opening)
-        except RecordingFailed as error:
-            log.error("a recording could not be opened: %s", error)
-            if self.session is not None:
-                self.session.end(EndReason.NOT_RECORDED, "the session cannot be recorded")
-            return Refusal(Reason.CANNOT_RECORD, "tell the site")
+            session = self.session
+            try:
+                recording = await session.open_recording(entered.channel, kind, opening)
+            except RecordingFailed as error:
+                log.error("session %s: a recording could not be opened: %s", session.id, error)
+                if session.lines:  # all of what goes on is recorded: only what cannot be is refused
+                    self.bastion.not_recorded(session, entered.channel)
+                else:
+                    session.end(EndReason.NOT_RECORDED, "the session cannot be recorded")
+                return Refusal(Reason.CANNOT_RECORD, "tell the site")
+            if recording is None:
+                return Refusal(Reason.OVER, "the session has ended; connect again")
         except BrokerError as error:
             log.warning("a channel could not be decided on: %s", error.detail)
             return _AWAY
         except Exception:
             log.exception("a channel could not be decided on")
             return _AWAY
-        return Opened(self.session, entered.channel, recording, self._greeting(entered))
+        return Opened(session, entered.channel, recording, self._greeting(entered))
 
     async def _enter(self, wish: Wish) -> Entered | Refusal:
         proof = self._who()
@@ -225,11 +228,20 @@ class Connection(Login, Admitter):
         )
 
     # Counting and refusing
-    def channel_gone(self) -> None:
-        """A channel is over; a connection without any is closed after a while."""
+    def channel_begun(self) -> None:
+        """A channel has asked for a shell, a command or a transfer; until then it holds no connection open."""
+        self._begun += 1
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+
+    def channel_gone(self, *, begun: bool) -> None:
+        """A channel is over; a connection on which none goes on is closed after a while."""
         self._channels -= 1
-        if self._channels == 0:
-            self._await_channel()
+        if begun:
+            self._begun -= 1
+            if self._begun == 0:
+                self._await_channel()
 
     def _await_channel(self) -> None:
         if self._watch is not None:
@@ -238,7 +250,7 @@ class Connection(Login, Admitter):
 
     def _too_slow(self) -> None:
         self._watch = None
-        if not self.is_in or self._channels == 0:
+        if not self.is_in or self._begun == 0:
             self.cut()
 
     def _who(self) -> Proof:

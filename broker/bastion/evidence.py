@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import struct
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +22,10 @@ from recorder.writer import GroupSync, RecordingFailed, SessionClock, StreamWrit
 _DOWN: Final = {Verb.DATA: Code.OUT, Verb.STDERR: Code.ERR, Verb.EOF: Code.EOF}
 _UP: Final = {Verb.DATA: Code.IN, Verb.EOF: Code.EOF}
 RECORD_MAX_BYTES: Final = 256 * 1024
+SAID_MAX_CHARS: Final = 1024
+OPEN_TIMEOUT_S: Final = 10.0
+_THREADS: Final = ThreadPoolExecutor(8, thread_name_prefix="recording")
+"""Where files are made and synced; its own, or a disk that hangs would take every other thread of the house with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +51,8 @@ class ChannelRecording:
         self.heads: tuple[StreamHead, ...] = ()
         self.sealed = False
         self._place = place
+        self._finished = False
+        self._durable: asyncio.Future[None] | None = None
         classes = [StreamClass.WIRE] if kind is ChannelKind.SFTP else [StreamClass.SCREEN, StreamClass.TYPED]
         self._writers: dict[StreamClass, StreamWriter] = {}
         try:
@@ -64,11 +73,11 @@ class ChannelRecording:
                 writer = StreamWriter(place.folder, header, clock=place.clock, wall_ms=place.wall_ms)
                 self._writers[klass] = writer
                 place.sync.register(writer)
+            self._first = self._writers[classes[0]]
+            self._first.put(Code.MARK, _json({"opened": opening}))
         except BaseException:
             self.abandon()
             raise
-        self._first = self._writers[classes[0]]
-        self._first.put(Code.MARK, _json({"opened": opening}))
 
     def put(self, batch: Batch) -> None:
         """Take a batch; returns once write(2) has taken every piece of it. Raises RecordingFailed. Source: law 4, E1."""
@@ -86,17 +95,40 @@ class ChannelRecording:
         self._first.put(Code.MARK, _json({what: text}))
 
     def close(self, reason: str) -> None:
-        """Seal every stream and keep the heads; a stream that cannot be sealed keeps the head it has."""
-        if self.heads:
+        """`finish`, then make it durable and keep the heads, here and now."""
+        self.finish(reason)
+        self._make_durable()
+
+    def finish(self, reason: str) -> None:
+        """Write the END of every stream: nothing is recorded after it. It is not durable yet, see `durable`."""
+        if self._finished:
             return
-        self.sealed = True
+        self._finished = True
         for writer in self._writers.values():
             self._place.sync.unregister(writer)
             try:
-                writer.close(reason)
+                writer.end(reason)
             except (RecordingFailed, OSError):
-                self.sealed = False
                 writer.abandon()
+
+    async def durable(self) -> tuple[StreamHead, ...]:
+        """The heads of a finished recording once they are durable; a stream that cannot be sealed keeps the head it has."""
+        if self._durable is None:
+            self._durable = asyncio.get_running_loop().run_in_executor(_THREADS, self._make_durable)
+        await asyncio.shield(self._durable)
+        return self.heads
+
+    def _make_durable(self) -> None:
+        if self.heads:
+            return
+        sealed = True
+        for writer in self._writers.values():
+            try:
+                writer.settle()
+            except (RecordingFailed, OSError):
+                sealed = False
+                writer.abandon()
+        self.sealed = sealed
         self._keep_heads()
 
     def abandon(self) -> None:
@@ -123,9 +155,30 @@ class ChannelRecording:
         return _up(piece) if direction is Direction.UP else _down(piece)
 
 
+async def open_recording(place: Place, *, channel: int, kind: ChannelKind, opening: dict[str, str]) -> ChannelRecording:
+    """A new recording, made in a thread. Raises RecordingFailed, also when the disk does not answer."""
+    make = partial(ChannelRecording, place, channel=channel, kind=kind, opening=opening)
+    made = asyncio.get_running_loop().run_in_executor(_THREADS, make)
+    try:
+        async with asyncio.timeout(OPEN_TIMEOUT_S):
+            return await asyncio.shield(made)
+    except TimeoutError:
+        made.add_done_callback(_let_go)
+        raise RecordingFailed("the disk does not answer") from None
+
+
+def _let_go(made: asyncio.Future[ChannelRecording]) -> None:
+    if not made.cancelled() and made.exception() is None:
+        made.result().abandon()
+
+
 def _down(piece: Piece) -> tuple[Code, bytes]:
     if piece.verb in _DOWN:
         return _DOWN[piece.verb], piece.data
+    if piece.verb is Verb.EXIT_SIGNAL:
+        name, core_dumped, message = piece_signal(piece)
+        more = {"core dumped": True} if core_dumped else {}
+        return Code.EXIT, _json({piece.verb.value: name} | more | ({"message": message} if message else {}))
     return Code.EXIT, _json({piece.verb.value: piece.data.decode("utf-8", "backslashreplace")})
 
 
@@ -144,6 +197,17 @@ def piece_size(piece: Piece) -> tuple[int, int]:
     """Columns and rows of a resize piece."""
     columns, rows = struct.unpack("<HH", piece.data)
     return int(columns), int(rows)
+
+
+def signal_piece(name: str, core_dumped: bool = False, message: str = "") -> Piece:
+    """The end of a program by a signal as traffic; what the asset says of it is cut to what somebody may read."""
+    return Piece(Verb.EXIT_SIGNAL, _json([name[:32], core_dumped, message[:SAID_MAX_CHARS]]))
+
+
+def piece_signal(piece: Piece) -> tuple[str, bool, str]:
+    """A signal piece's name, whether the program left a core, and the asset's words."""
+    name, core_dumped, message = json.loads(piece.data)
+    return str(name), bool(core_dumped), str(message)
 
 
 def _json(value: object) -> bytes:

@@ -165,8 +165,10 @@ class RunningBastion:
             place,
             self.clock,
             LiveSession(admission, started=moment(self.clock), warn_before=self.settings.warn_before),
+            open_timeout_s=self.settings.open_timeout_s,
             dial=lambda: self._dial(admission, session_id),
             cut=connection.cut,
+            chore=self.chore,
             closed=self._channel_closed,
             ended=self._session_ended,
         )
@@ -176,6 +178,13 @@ class RunningBastion:
     def refused(self, proof: Proof, asked: str, what: str, reason: str) -> None:
         """Keep a no that no grant could have made a yes."""
         self.chore(self.keep(record_refusal, proof=proof, asked=asked, capability=what, reason=reason))
+
+    def not_recorded(self, session: AssetSession, channel: int) -> None:
+        """Keep that a further channel of a session could not be recorded and was refused."""
+        self.chore(self.keep(ledger.append, RecordingFailed(session_id=session.id, why="a channel's recording")))
+        self.chore(
+            self.keep(leave_channel, session_id=session.id, channel=channel, state="interrupted", exit=None, heads=())
+        )
 
     async def _dial(self, admission: Admission, session_id: SessionId) -> AssetLeg:
         try:
@@ -221,6 +230,7 @@ class RunningBastion:
         self.chore(self._leave(session, ending))
 
     async def _leave(self, session: AssetSession, ending: Ending) -> None:
+        await session.settled()
         await self.keep(leave, session_id=session.id, reason=ending.reason, by=ending.by, heads=tuple(session.heads))
         self.live_sessions.pop(session.id, None)
 

@@ -17,6 +17,8 @@ HIGH_WATER_BYTES: Final = 256 * 1024
 SHORT_BYTES: Final = 4096
 """A keystroke, a line, a screen: recorded and forwarded where it is delivered when nothing waits before it."""
 TURN_BYTES: Final = 64 * 1024
+PIECE_HELD_BYTES: Final = 128
+"""What any piece holds beside its bytes while it waits."""
 PIECE_COSTS_BYTES: Final = 2048
 """What forwarding any piece costs beside its bytes, in bytes that would take as long."""
 
@@ -68,11 +70,16 @@ class Flow:
             self._pass_on(piece)
             return
         self._pieces.append(piece)
-        self._bytes += len(piece.data)
+        self._bytes += len(piece.data) + PIECE_HELD_BYTES
         self._more.set()
         if self._bytes > HIGH_WATER_BYTES and not self._held:
             self._held = True
             asyncio.get_running_loop().call_soon(self._hold)
+
+    @property
+    def is_full(self) -> bool:
+        """True when the source is held back; what no window bounds is not fed then."""
+        return self._held
 
     def close_room(self) -> None:
         """The other side's channel takes no more for now."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
-from broker.bastion.evidence import ChannelRecording, Place
-from broker.bastion.upstream import AssetLeg
+from broker.bastion.evidence import ChannelRecording, Place, open_recording
+from broker.bastion.upstream import AssetLeg, UpstreamError
 from broker.clock import Clock, moment
 from broker.domain.audit import StreamHead
 from broker.domain.ids import SessionId
@@ -30,7 +30,7 @@ from broker.domain.live import (
     Tick,
 )
 from broker.domain.policy import Admission
-from broker.domain.session import EndReason
+from broker.domain.session import ChannelKind, EndReason
 from recorder.writer import RecordingFailed
 
 log = logging.getLogger("broker.bastion")
@@ -60,8 +60,9 @@ class Ending:
 class AssetSession:
     """One engineer at one asset over one SSH connection: several channels, one deadline, one leg.
 
-    dial: opens the leg. cut: closes the engineer's connection. closed: called once for each channel, after its recording is
-    sealed; ended: once, after all of them.
+    open_timeout_s: how long the asset may take to open a channel. dial: opens the leg. cut: closes the engineer's connection.
+    chore: runs what must be finished although nobody waits. closed: called once for each channel, after its recording is
+    durable; ended: once, at the end, when `settled` is still to be waited for.
     """
 
     def __init__(
@@ -72,8 +73,10 @@ class AssetSession:
         clock: Clock,
         live: LiveSession,
         *,
+        open_timeout_s: float,
         dial: Callable[[], Awaitable[AssetLeg]],
         cut: Callable[[], None],
+        chore: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         closed: Callable[[AssetSession, Line], None],
         ended: Callable[[AssetSession, Ending], None],
     ) -> None:
@@ -85,9 +88,12 @@ class AssetSession:
         self.heads: list[StreamHead] = []
         self.over = asyncio.Event()
         self.by: str | None = None
+        self.open_timeout_s = open_timeout_s
         self._clock = clock
         self._dial = dial
         self._cut = cut
+        self._chore = chore
+        self._unsettled: set[asyncio.Future[Any]] = set()
         self._closed = closed
         self._ended = ended
         self._leg: asyncio.Task[AssetLeg] | None = None
@@ -97,20 +103,35 @@ class AssetSession:
     # What the doors call
     async def leg(self) -> AssetLeg:
         """The leg to the asset, dialled once for all channels. Raises UpstreamError."""
+        if self.over.is_set():
+            raise UpstreamError("the session has ended")
         if self._leg is None:
             self._leg = asyncio.ensure_future(self._dial())
         return await asyncio.shield(self._leg)
+
+    async def open_recording(self, channel: int, kind: ChannelKind, opening: dict[str, str]) -> ChannelRecording | None:
+        """Open a channel's recording before the channel is added; None when the session ended meanwhile.
+
+        A slow disk holds up this channel and nothing else. Raises RecordingFailed.
+        """
+        made = asyncio.ensure_future(self._open_recording(channel, kind, opening))
+        self._await_settling(made)
+        return await asyncio.shield(made)
+
+    async def settled(self) -> None:
+        """Return once every recording is durable, and `heads` holds them all."""
+        while self._unsettled:
+            await asyncio.wait(set(self._unsettled))
 
     def add(self, line: Line) -> None:
         """Take in a channel whose recording is open."""
         self.lines[line.number] = line
 
     def remove(self, line: Line, reason: str) -> None:
-        """A channel is over: seal its streams."""
+        """A channel is over: end its streams; they are made durable in a thread, for a disk may be slow and an end may not."""
         if self.lines.pop(line.number, None) is not None:
-            line.recording.close(reason)
-            self.heads.extend(line.recording.heads)
-            self._closed(self, line)
+            line.recording.finish(reason)
+            self._await_settling(self._chore(self._settle(line)))
 
     def record(self, batch: Batch) -> bool:
         """Law 4 in one place: Arrived, Record, write(2), Recorded, Forward. True when the batch may go on."""
@@ -139,6 +160,24 @@ class AssetSession:
             self._close("", reason)
 
     # Inside
+    async def _open_recording(
+        self, channel: int, kind: ChannelKind, opening: dict[str, str]
+    ) -> ChannelRecording | None:
+        recording = await open_recording(self.place, channel=channel, kind=kind, opening=opening)
+        if self.live.ended is None:
+            return recording
+        recording.finish(self.live.ended.value)
+        self.heads.extend(await recording.durable())
+        return None
+
+    async def _settle(self, line: Line) -> None:
+        self.heads.extend(await line.recording.durable())
+        self._closed(self, line)
+
+    def _await_settling(self, work: asyncio.Future[Any]) -> None:
+        self._unsettled.add(work)
+        work.add_done_callback(self._unsettled.discard)
+
     def _handle(self, event: Event) -> list[Command]:
         commands = self.live.handle(event, at=moment(self._clock))
         if not isinstance(event, Arrived | Recorded):  # traffic moves no deadline
@@ -180,19 +219,18 @@ class AssetSession:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self.over.set()
+        if self._leg is not None:
+            self._leg.add_done_callback(_hang_up)
+            if not self._leg.done():
+                self._leg.cancel()
+        asyncio.get_running_loop().call_later(GOODBYE_S if text else 0, self._cut)
         for line in list(self.lines.values()):
             with contextlib.suppress(RecordingFailed):
                 line.recording.mark("ended", text or reason.value)
             if text:
                 line.end(text)
             self.remove(line, reason.value)
-        loop = asyncio.get_running_loop()
-        if self._leg is not None:
-            self._leg.add_done_callback(_hang_up)
-            if not self._leg.done():
-                self._leg.cancel()
-        loop.call_later(GOODBYE_S if text else 0, self._cut)
-        self.over.set()
         self._ended(self, Ending(reason, self.by))
 
     def _arm(self) -> None:

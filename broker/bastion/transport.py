@@ -29,11 +29,15 @@ SIGNATURES: Final = [
     "rsa-sha2-256",
 ]
 WINDOW_BYTES: Final = 2 * 1024 * 1024
+PACKET_MIN_BYTES: Final = 1024
+"""What a peer must take in one packet; OpenSSH takes 32 KiB. With 1 byte a piece of 32 KiB is 32 768 packets in one turn."""
 REKEY_LONGEST_S: Final = 30.0
 KEEPALIVE_SLACK_S: Final = 1.0
 PROMPT_RECEIPTS: Final = 32
 """Enough for key exchange, login and the first channel."""
 KEEPALIVE_S: Final = 15
+ANSWERS_MAX_BYTES: Final = 1024 * 1024
+LOOK_S: Final = 0.1
 
 SERVER_OPTIONS: Final[dict[str, Any]] = {
     "encoding": None,
@@ -78,16 +82,22 @@ class Valve:
         self._conn = conn
         self._low = asyncio.Event()
         self._low.set()
-        conn.pause_writing = self._low.clear  # type: ignore[method-assign]
-        conn.resume_writing = self._low.set  # type: ignore[method-assign]
+        self._look: asyncio.TimerHandle | None = None
+        conn.pause_writing = self._close  # type: ignore[method-assign]
+        conn.resume_writing = self._open  # type: ignore[method-assign]
 
     def is_open(self) -> bool:
         """True when a write goes straight to the socket."""
-        return self._low.is_set() and bool(self._conn._kex_complete)
+        return self._low.is_set() and bool(self._conn._kex_complete) and not self._is_lost()
 
     async def wait(self) -> None:
-        """Return once the connection may be written to. Raises ConnectionAbortedError when a key exchange never ends."""
+        """Return once the connection may be written to.
+
+        Raises BrokenPipeError when it is lost, ConnectionAbortedError when a key exchange never ends.
+        """
         await self._low.wait()
+        if self._is_lost():
+            raise BrokenPipeError("the connection is lost")
         waited_s = 0.0
         while not self._conn._kex_complete:
             if waited_s >= REKEY_LONGEST_S:
@@ -98,7 +108,31 @@ class Valve:
 
     def open_for_good(self) -> None:
         """Let go of whoever waits: the connection is lost and a write will say so itself."""
+        self._open()
+
+    def _is_lost(self) -> bool:
+        """Each write to a transport that is closing costs a line in the log."""
+        transport = self._conn._transport
+        return transport is None or transport.is_closing()
+
+    def _close(self) -> None:
+        self._low.clear()
+        self._look_again()
+
+    def _open(self) -> None:
         self._low.set()
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+            if self._conn._transport is not None:
+                self._conn._transport.resume_reading()
+
+    def _look_again(self) -> None:
+        """Hear no more of a peer that asks and asks and never reads the answers: those go past every window."""
+        transport: Any = self._conn._transport
+        if transport is not None and transport.get_write_buffer_size() > ANSWERS_MAX_BYTES:
+            transport.pause_reading()
+        self._look = asyncio.get_running_loop().call_later(LOOK_S, self._look_again)
 
 
 def _say_nothing(*_args: object, **_kwargs: object) -> None:

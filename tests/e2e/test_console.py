@@ -386,7 +386,7 @@ def test_a_line_without_an_end_is_bounded(desk: Plant) -> None:
         terminal.expect(b"wicketgate> ")
         terminal.type(b"\x04")
         assert terminal.end() == 2
-        assert f"no command '{'x' * 64}...'" in terminal.stderr()
+        assert "the line is longer than 4096 bytes; nothing of it was run" in terminal.stderr()
 
 
 def test_commands_from_a_pipe_are_answered_in_turn_and_the_last_one_gives_the_status(desk: Plant) -> None:
