@@ -15,11 +15,12 @@ from typing import Any, Final
 
 import asyncssh
 import pytest
+import sqlalchemy as sa
 
 from benchmarks.peers import account, free_port, make_key
 from broker.domain.capability import EXEC, SFTP_READ, SFTP_WRITE, SHELL
 from broker.domain.policy import Reason
-from broker.store import inventory
+from broker.store import inventory, schema
 from broker.store import people as people_rows
 from tests.e2e.site import (
     BOX,
@@ -44,10 +45,6 @@ Ask = Callable[[], subprocess.CompletedProcess[bytes]]
 def name_of(reason: Reason) -> str:
     """The handle of the engineer and the name of the asset of one case."""
     return reason.name.lower().replace("_", "-")
-
-
-def login_of(reason: Reason) -> str:
-    return f"{name_of(reason)}.{'far' if reason is Reason.NO_SUCH_ASSET else 'plant'}"
 
 
 @dataclass(slots=True)
@@ -107,9 +104,8 @@ def person_disabled(case: Case) -> Iterator[Ask]:
 @contextmanager
 def vendor_disabled(case: Case) -> Iterator[Ask]:
     case.plant.let_in(case.login, engineer=case.who)
-    with case.connected() as ask:
-        case.plant.cli("vendor", "disable", f"firm-of-{case.who}")
-        yield ask
+    case.plant.cli("vendor", "disable", f"firm-of-{case.who}")
+    yield case.ask_by_certificate
 
 
 @contextmanager
@@ -175,10 +171,14 @@ def account_unknown(case: Case) -> Iterator[Ask]:
 
 @contextmanager
 def other_certificate(case: Case) -> Iterator[Ask]:
-    case.plant.let_in(BOX, engineer=case.who)
+    case.plant.let_in(case.login, engineer=case.who)
+    with case.plant.db.begin() as tx:  # another asset takes over the name that the certificate holds
+        known = inventory.load_asset(tx, case.login)
+        assert known is not None
+        tx.conn.execute(sa.update(schema.asset).where(schema.asset.c.id == known.id).values(name="as-it-was"))
+        add_asset(tx, inventory.load_site(tx, "plant"), known.name, known.port, known.host_key)
     case.plant.grant(case.login, engineer=case.who)
-    # An asset called like the engineer: the one login name that a certificate of another grant can bring along.
-    yield lambda: case.ask_by_certificate(case.who)
+    yield case.ask_by_certificate
 
 
 @contextmanager
@@ -230,48 +230,25 @@ CASES: Final[Mapping[Reason, Callable[[Case], AbstractContextManager[Ask]]]] = {
     Reason.NO_HOST_KEY: no_host_key,
     Reason.CANNOT_RECORD: cannot_record,
 }
-STRICT: Final = frozenset({Reason.CERTIFICATE_OVER, Reason.CANNOT_RECORD})
+STRICT: Final = frozenset({Reason.CERTIFICATE_OVER, Reason.CANNOT_RECORD, Reason.PERSON_DISABLED})
 """Those that ask for settings under which nothing else would work."""
 SETTINGS: Final = {"open_timeout_s": str(OPEN_TIMEOUT_S), "dial_timeout_s": "2"}
 
 
-@dataclass(slots=True)
-class Gate:
-    """A plant and one deaf asset for each reason."""
-
-    plant: Plant
-    traps: dict[Reason, socket.socket]
-
-
-@contextmanager
-def gate_for(template: Template, reasons: frozenset[Reason], **settings: str) -> Iterator[Gate]:
-    """The assets are there before the plant starts: a running one learns of a new name only by and by."""
-    with ExitStack() as traps:
-        made = Gate(Plant(template, **settings), {one: traps.enter_context(deaf_port()) for one in reasons})
-        with made.plant.db.begin() as tx:
-            far = inventory.insert_site(tx, name="far", time_zone="UTC", by="test")
-            here = inventory.load_site(tx, "plant")
-            key = template.host_key.read_text()
-            for reason, trap in made.traps.items():
-                site = far if reason is Reason.NO_SUCH_ASSET else here
-                pinned = None if reason is Reason.NO_HOST_KEY else key
-                add_asset(tx, site, name_of(reason), trap.getsockname()[1], pinned)
-        with made.plant:
-            for reason in reasons:
-                made.plant.newcomer(name_of(reason))
-            yield made
+@pytest.fixture(scope="module")
+def gate(template: Template) -> Iterator[Plant]:
+    with Plant(template, **SETTINGS) as running:
+        with running.db.begin() as tx:
+            inventory.insert_site(tx, name="far", time_zone="UTC", by="test")
+        yield running
 
 
 @pytest.fixture(scope="module")
-def gate(template: Template) -> Iterator[Gate]:
-    with gate_for(template, frozenset(Reason) - STRICT, **SETTINGS) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def strict_gate(template: Template) -> Iterator[Gate]:
-    with gate_for(template, STRICT, certificate_life_s=str(CERTIFICATE_S), free_space_floor_bytes=str(2**60)) as made:
-        yield made
+def strict_gate(template: Template) -> Iterator[Plant]:
+    """Short certificates, no room on the disk, and nobody who looks meanwhile whether an engineer was disabled."""
+    strict = {"certificate_life_s": str(CERTIFICATE_S), "free_space_floor_bytes": str(2**60), "poll_s": "3600"}
+    with Plant(template, **strict) as running:
+        yield running
 
 
 def test_every_reason_of_the_gate_is_tried_here() -> None:
@@ -280,16 +257,18 @@ def test_every_reason_of_the_gate_is_tried_here() -> None:
 
 @pytest.mark.parametrize("reason", CASES, ids=name_of)
 def test_a_refusal_says_why_and_what_next_and_dials_nothing(reason: Reason, request: pytest.FixtureRequest) -> None:
-    gate: Gate = request.getfixturevalue("strict_gate" if reason in STRICT else "gate")
-    plant, who = gate.plant, name_of(reason)
-    with CASES[reason](Case(plant, who, login_of(reason))) as ask:
-        opened = len(plant.entries("session.opened"))
-        done = ask()
-        assert (done.returncode, done.stdout) == (255, b""), done
-        [line] = done.stderr.decode().splitlines()
-        assert line.startswith(f"wicketgate: {reason.value}; "), line
-        assert len(plant.entries("session.opened")) == opened
-    assert not was_dialled(gate.traps[reason])
+    plant: Plant = request.getfixturevalue("strict_gate" if reason in STRICT else "gate")
+    who = plant.newcomer(name_of(reason))
+    with deaf_port() as trap:
+        case = Case(plant, who, place(plant, reason, trap))
+        with CASES[reason](case) as ask:
+            opened = len(plant.entries("session.opened"))
+            done = ask()
+            assert (done.returncode, done.stdout) == (255, b""), done
+            [line] = done.stderr.decode().splitlines()
+            assert line.startswith(f"wicketgate: {reason.value}; "), line
+            assert len(plant.entries("session.opened")) == opened
+        assert not was_dialled(trap)
     with plant.db.read() as tx:
         person_id = people_rows.require(tx, who).id
     entries = [one for one in plant.entries("channel.refused") if one["person_id"] == person_id]
@@ -298,15 +277,40 @@ def test_a_refusal_says_why_and_what_next_and_dials_nothing(reason: Reason, requ
     ]
 
 
-def test_an_asset_of_a_strange_site_and_one_that_is_nowhere_are_refused_alike_in_a_request(gate: Gate) -> None:
-    plant, who = gate.plant, name_of(Reason.NO_SUCH_ASSET)
+def place(plant: Plant, reason: Reason, trap: socket.socket) -> str:
+    """The asset of one case, on a port that would notice a dial; gives its login."""
+    site = "far" if reason is Reason.NO_SUCH_ASSET else "plant"
+    pinned = None if reason is Reason.NO_HOST_KEY else plant.template.host_key.read_text()
+    with plant.db.begin() as tx:
+        add_asset(tx, inventory.load_site(tx, site), name_of(reason), trap.getsockname()[1], pinned)
+    return f"{name_of(reason)}.{site}"
+
+
+def test_an_asset_of_a_strange_site_and_one_that_is_nowhere_are_refused_alike(gate: Plant) -> None:
+    who = gate.newcomer("curious")
+    with deaf_port() as trap, gate.db.begin() as tx:
+        add_asset(tx, inventory.load_site(tx, "far"), "secret", trap.getsockname()[1], None)
     answers = []
-    for login in (login_of(Reason.NO_SUCH_ASSET), "nowhere.far"):
-        code = plant.code(who)
-        done = plant.ssh("gate", "request", login, "--for", "1h", "--reason", "x", code=code, engineer=who)
+    for login in ("secret.far", "nowhere.far"):
+        done = gate.ssh(login, "true", code=gate.code(who), engineer=who)
+        answers.append((done.returncode, done.stdout, done.stderr.decode().replace(login, "...")))
+    assert answers[0] == answers[1]
+    gate.let_in(BOX, engineer=who)  # a certificate, which lets in to the console without a code
+    answers = []
+    for login in ("secret.far", "nowhere.far"):
+        done = gate.ssh(who, f"request {login} --for 1h --reason x", engineer=who)
         answers.append((done.returncode, done.stdout, done.stderr.decode().replace(login, "...")))
     assert answers[0] == answers[1]
     assert answers[0][:2] == (1, b"")
+
+
+def test_disabling_somebody_cuts_the_connection_that_has_no_session_too(gate: Plant) -> None:
+    who = gate.newcomer("idle")
+    gate.let_in(BOX, engineer=who)
+    with gate.running_ssh(BOX, engineer=who, options=["-N", "-v"]) as child:
+        read_until(child, b"Entering interactive session", stderr=True)
+        gate.cli("person", "disable", who)
+        assert child.wait(10) == 255
 
 
 # What is never granted
@@ -327,10 +331,10 @@ class Entered:
 
 
 @pytest.fixture(scope="module")
-def entered(gate: Gate) -> Iterator[Entered]:
-    gate.plant.let_in(BOX)
+def entered(gate: Plant) -> Iterator[Entered]:
+    gate.let_in(BOX)
     with deaf_port() as trap:
-        yield Entered(gate.plant, trap)
+        yield Entered(gate, trap)
         assert not was_dialled(trap)
 
 
@@ -471,9 +475,8 @@ def ask_by_socks(near: socket.socket, port: int) -> bytes:
 
 # Files
 @pytest.mark.parametrize("protocol", [[], ["-O"]], ids=["sftp", "legacy"])
-def test_scp_carries_a_file_there_and_back_unchanged(gate: Gate, tmp_path: Path, protocol: list[str]) -> None:
-    plant = gate.plant
-    who = plant.newcomer(f"files-{len(protocol)}")
+def test_scp_carries_a_file_there_and_back_unchanged(gate: Plant, tmp_path: Path, protocol: list[str]) -> None:
+    plant, who = gate, gate.newcomer(f"files-{len(protocol)}")
     plant.let_in(BOX, engineer=who, capabilities=frozenset({EXEC, SFTP_READ, SFTP_WRITE}))
     sent, there, back = tmp_path / "sent", tmp_path / "there", tmp_path / "back"
     sent.write_bytes(os.urandom(3_000_001))
@@ -496,10 +499,9 @@ def test_file_transfer_without_the_capability_is_refused_and_moves_nothing(enter
     assert not taken.exists()
 
 
-def test_reading_files_is_not_leave_to_write_them(gate: Gate, tmp_path: Path) -> None:
+def test_reading_files_is_not_leave_to_write_them(gate: Plant, tmp_path: Path) -> None:
     """Relayed as bytes, the subsystem cannot be held to reading alone: so both are asked for."""
-    plant = gate.plant
-    who = plant.newcomer("reader")
+    plant, who = gate, gate.newcomer("reader")
     plant.let_in(BOX, engineer=who, capabilities=frozenset({SFTP_READ}))
     source = tmp_path / "source"
     source.write_text("x")
