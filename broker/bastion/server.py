@@ -17,7 +17,7 @@ import asyncssh
 
 from broker import gate
 from broker.bastion.connection import Connection
-from broker.bastion.control import Control, reason_of
+from broker.bastion.control import control_server, reason_of
 from broker.bastion.house import Machine, RunningBastion
 from broker.bastion.transport import SERVER_OPTIONS
 from broker.bastion.watch import Watch
@@ -66,7 +66,7 @@ async def _run(
     async def kill(asked: Any, by: str) -> dict[str, Any]:
         return await bastion.kill({**asked, "reason": reason_of(asked)}, by)
 
-    control = Control(home.control_socket, {"sessions": bastion.list_live, "kill": kill})
+    control = control_server(home.control_socket, {"sessions": bastion.list_live, "kill": kill})
     acceptor = await _listen(bastion, settings, host_key)
     bastion.sync.start()
     tasks: list[asyncio.Task[None]] = []
@@ -85,7 +85,7 @@ async def _run(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        control.stop()
+        await control.stop()
         bastion.signer.close()
         bastion.sync.stop()
 

@@ -57,9 +57,9 @@ class SignerClient:
             except BaseException:
                 self.close()  # cancelled between question and answer: the next asker must not read this one's
                 raise
-        if "refused" in answer:
+        if "error" in answer:
             code = Code(answer["code"]) if "code" in answer else Code.FORBIDDEN
-            raise BrokerError(code, str(answer["refused"]))
+            raise BrokerError(code, str(answer["error"]))
         return answer
 
     async def _exchange(self, line: bytes) -> dict[str, Any]:

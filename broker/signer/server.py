@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import pwd
-import socket
-import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -21,8 +18,9 @@ import asyncssh
 
 from broker.clock import Clock
 from broker.domain.audit import ProcessStarted
-from broker.domain.errors import BrokerError
+from broker.domain.errors import BrokerError, Code
 from broker.domain.ids import GrantId, PersonId, SessionId, quoted
+from broker.line_server import LineServer
 from broker.settings import Home, Settings
 from broker.signer import signing
 from broker.signer.keys import CA_NAMES, ca_line, host_key_line, load_ca_key
@@ -32,7 +30,6 @@ from broker.store.db import Database
 
 log = logging.getLogger("broker.signer")
 LINE_MAX_BYTES: Final = 16384
-_UCRED: Final = struct.Struct("3i")
 
 
 class Signer:
@@ -45,55 +42,9 @@ class Signer:
         self._keys: dict[str, asyncssh.SSHKey] = {name: load_ca_key(home, name) for name in CA_NAMES}
         self._lines = {name: ca_line(home, name) for name in CA_NAMES}
         self._host_line = host_key_line(home)
-        self._peers = _allowed_uids(settings.signer_peers)
-        self._open: dict[asyncio.StreamWriter, asyncio.Task[Any] | None] = {}
-        self._closing = False
 
-    async def close(self) -> None:
-        """Hang up on every peer, and wait until what was asked is done with; whoever comes later is hung up on at once."""
-        self._closing = True
-        for writer in self._open:
-            writer.close()
-        await asyncio.gather(*[task for task in self._open.values() if task is not None], return_exceptions=True)
-
-    async def serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one peer until it goes away; a stranger is not answered at all."""
-        uid = peer_uid(writer.get_extra_info("socket"))
-        self._open[writer] = asyncio.current_task()
-        try:
-            if self._closing:
-                return
-            if uid not in self._peers:
-                log.warning("uid %d may not ask the signer", uid)
-                return
-            while line := await reader.readline():
-                answer = await self._answer(line)
-                writer.write(json.dumps(answer).encode() + b"\n")
-                await writer.drain()
-        except (ValueError, OSError) as error:  # a line too long, a peer that is gone
-            log.info("a peer of the signer went: %s", type(error).__name__)
-        finally:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
-            del self._open[writer]
-
-    async def _answer(self, line: bytes) -> dict[str, Any]:
-        try:
-            asked = json.loads(line)
-            if not isinstance(asked, dict) or not all(isinstance(value, str) for value in asked.values()):
-                return {"refused": "not a question"}
-            return await self._decide(asked)
-        except BrokerError as error:
-            log.warning("refused: %s", error.detail)
-            return {"refused": error.detail, "code": error.code.value}
-        except (ValueError, KeyError, RecursionError):
-            return {"refused": "not a question"}
-        except Exception:
-            log.exception("a question could not be answered")
-            return {"refused": "temporarily unavailable", "code": "unavailable"}
-
-    async def _decide(self, asked: dict[str, str]) -> dict[str, Any]:
+    async def answer(self, asked: Mapping[str, str], _uid: int) -> dict[str, Any]:
+        """Decide and sign. Raises BrokerError, KeyError for a question that lacks something."""
         match asked["want"]:
             case "keys":
                 return {"keys": self._lines}
@@ -115,7 +66,7 @@ class Signer:
                     signing.order_host, self._settings, key_line=asked["key"], own_line=self._host_line
                 )
             case other:
-                return {"refused": f"the signer does not know {quoted(other)}"}
+                raise BrokerError(Code.INVALID, f"the signer does not know {quoted(other)}")
         return await self._signed(order)
 
     async def _signed(self, order: Order) -> dict[str, Any]:
@@ -135,40 +86,21 @@ async def serve(
         db.check_schema()
         signer = Signer(home, settings, db, clock)
         await db.run(ledger.append, ProcessStarted(process="signer", version=version("wicketgate")))
-        home.run.mkdir(mode=0o750, parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            home.signer_socket.unlink()
-        server = await asyncio.start_unix_server(signer.serve_one, home.signer_socket, limit=LINE_MAX_BYTES)
-        home.signer_socket.chmod(0o660)
+        server = LineServer(
+            home.signer_socket,
+            signer.answer,
+            line_max_bytes=LINE_MAX_BYTES,
+            log=log,
+            may_ask=_allowed_uids(settings.signer_peers),
+        )
+        await server.start()
         try:
             ready()
             await stop.wait()
         finally:
-            await _stop_accepting(server)
-            await signer.close()
-            with contextlib.suppress(FileNotFoundError):
-                home.signer_socket.unlink()
+            await server.stop()
     finally:
         db.close()
-
-
-async def _stop_accepting(server: asyncio.Server) -> None:
-    """Close a listener without losing whom it has just let in.
-
-    Between accept() and the transport there is one turn of the loop; a server closed in it forgets the connection, and nobody
-    would ever hang up on that peer.
-    """
-    loop = asyncio.get_running_loop()
-    for listener in server.sockets:
-        loop.remove_reader(listener.fileno())
-    await asyncio.sleep(0)
-    server.close()
-
-
-def peer_uid(sock: socket.socket) -> int:
-    """The uid of the process at the other end, as the kernel says it (SO_PEERCRED)."""
-    _, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    return int(uid)
 
 
 def _allowed_uids(names: tuple[str, ...]) -> frozenset[int]:

@@ -114,7 +114,7 @@ async def test_the_caller_chooses_neither_principals_nor_times(place: Deployment
 async def test_nonsense_is_answered_in_one_line_and_the_next_question_is_heard(place: Deployment, line: bytes) -> None:
     async with running(place):
         first, second = await ask_raw(place, line, b'{"want": "keys"}\n')
-    assert set(first) <= {"refused", "code"}
+    assert set(first) <= {"error", "code"}
     assert set(second["keys"]) == {"gate", "asset", "host"}
     with place.db.read() as tx:
         assert not ledger.show(tx, kind="certificate")
