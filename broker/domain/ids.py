@@ -51,8 +51,8 @@ def parse_name(text: str, *, what: str) -> str:
 def parse_handle(text: str) -> str:
     """Read a person's handle; may hold dots. Raises BrokerError(INVALID).
 
-    >>> parse_handle("seoyeon.han")
-    'seoyeon.han'
+    >>> parse_handle("engineer.one")
+    'engineer.one'
     """
     if not _HANDLE.fullmatch(text):
         raise BrokerError(Code.INVALID, f"handle {quoted(text)}: use a-z, 0-9, ., - and _, at most 64 characters")

@@ -45,9 +45,9 @@ HOUR = timedelta(hours=1)
 _NO_TLS = ssl.SSLContext(
     ssl.PROTOCOL_TLS_CLIENT
 )  # never used, but a client would load a hundred authorities for its own
-ENGINEER, COLLEAGUE, OTHER_ENGINEER = "seoyeon.han", "minho.ryu", "jonas.weber"
-OWNER, SECOND_OWNER, FAR_OWNER = "ana.ortiz", "ben.cole", "olga.brandt"
-OPERATOR, INVESTIGATOR, AUDITOR, ADMIN = "pat.lane", "mia.reed", "theo.marsh", "ida.holm"
+ENGINEER, COLLEAGUE, OTHER_ENGINEER = "engineer.one", "minho.ryu", "engineer.two"
+OWNER, SECOND_OWNER, FAR_OWNER = "owner.one", "owner.two", "owner.far"
+OPERATOR, INVESTIGATOR, AUDITOR, ADMIN = "operator.one", "investigator.one", "auditor.one", "ida.holm"
 EVERYBODY = (
     OWNER,
     SECOND_OWNER,
@@ -114,20 +114,20 @@ def _fill(tx: Tx, made: Template) -> None:
     inventory.insert_window(tx, site=here, vendor=vendor, interval=span, pattern="bms-*,pcs-*", phase="P1", by="test")
     everywhere: SiteId | None = None
     for handle, name, roles in (
-        (OWNER, "Ana Ortiz", [RoleAt(Role.OWNER, here.id)]),
-        (SECOND_OWNER, "Ben Cole", [RoleAt(Role.OWNER, here.id)]),
-        (FAR_OWNER, "Olga Brandt", [RoleAt(Role.OWNER, there.id)]),
-        (OPERATOR, "Pat Lane", [RoleAt(Role.OPERATOR, here.id)]),
-        (INVESTIGATOR, "Mia Reed", [RoleAt(Role.INVESTIGATOR, here.id)]),
-        (AUDITOR, "Theo Marsh", [RoleAt(Role.AUDITOR, everywhere)]),
+        (OWNER, "Owner One", [RoleAt(Role.OWNER, here.id)]),
+        (SECOND_OWNER, "Owner Two", [RoleAt(Role.OWNER, here.id)]),
+        (FAR_OWNER, "Owner Far", [RoleAt(Role.OWNER, there.id)]),
+        (OPERATOR, "Operator One", [RoleAt(Role.OPERATOR, here.id)]),
+        (INVESTIGATOR, "Investigator One", [RoleAt(Role.INVESTIGATOR, here.id)]),
+        (AUDITOR, "Auditor One", [RoleAt(Role.AUDITOR, everywhere)]),
         (ADMIN, "Ida Holm", [RoleAt(Role.ADMIN, here.id)]),
     ):
         people.insert_person(tx, handle=handle, name=name, roles=roles, by="test")
         _enrol(tx, made.seeds, handle)
     for handle, name, firm in (
-        (ENGINEER, "Seoyeon Han", vendor),
+        (ENGINEER, "Engineer One", vendor),
         (COLLEAGUE, "Minho Ryu", vendor),
-        (OTHER_ENGINEER, "Jonas Weber", other),
+        (OTHER_ENGINEER, "Engineer Two", other),
     ):
         people.insert_person(tx, handle=handle, name=name, vendor_id=firm.id, human=handle, by="test")
         _enrol(tx, made.seeds, handle)

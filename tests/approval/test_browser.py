@@ -84,7 +84,7 @@ def test_an_owner_logs_in_reads_narrows_and_approves(screen: str, site: Running,
     with Eyes(site, browser, **SCREENS[screen]) as eyes:
         page = eyes.open(f"/requests/{asked.id}")
         log_in(page, site, OWNER)
-        expect(page.get_by_role("heading", level=1)).to_have_text("Seoyeon Han of cellmaker asks for 2 h")
+        expect(page.get_by_role("heading", level=1)).to_have_text("Engineer One of cellmaker asks for 2 h")
         eyes.fits()
         page.get_by_role("checkbox", name="bms-02.kestrel").uncheck()
         page.get_by_role("checkbox", name="sftp-read").uncheck()
@@ -260,7 +260,7 @@ def test_a_hostile_page_on_another_port_changes_nothing_and_shows_nothing(site: 
             assert ("POST", f"{target}/approve") in sent
             assert ("GET", target) in sent
             frame = next(one for one in page.frames if one is not page.main_frame)
-            assert "Seoyeon" not in frame.content()
+            assert "Engineer One" not in frame.content()
             page.get_by_role("button", name="win").click()
             expect(page.get_by_text("This form was sent from another site; nothing was changed.")).to_be_visible()
     finally:

@@ -77,8 +77,8 @@ def test_the_page_says_all_that_a_decision_needs(site: Running) -> None:
     asked = site.ask("bms-01.kestrel", "pcs-01.kestrel", reason="line one\nline two", opens=NOON + 20 * HOUR)
     words = words_of(site.client(OWNER).get(f"/requests/{asked.id}").text)
     for needed in (
-        "Seoyeon Han of cellmaker asks for 2 h",
-        "seoyeon.han",
+        "Engineer One of cellmaker asks for 2 h",
+        "engineer.one",
         "bms-01.kestrel routine account service · operational",
         "pcs-01.kestrel hazard account service · operational",
         "Opens Thu 25 Feb 2027 08:00 PST −08:00 · 16:00 UTC",
@@ -89,10 +89,10 @@ def test_the_page_says_all_that_a_decision_needs(site: Running) -> None:
         "A terminal: everything the account on the asset may do, typed by hand.",
         "Two owners: a hazard asset opens only after a second, different owner agrees too.",
         "1 live, 1 granted, 1 waiting",
-        f"Seoyeon Han is in bms-02.kestrel until Wed 24 Feb 2027 14:00 PST −08:00 · 22:00 UTC {visit.id}",
+        f"Engineer One is in bms-02.kestrel until Wed 24 Feb 2027 14:00 PST −08:00 · 22:00 UTC {visit.id}",
         f"may enter bms-02.kestrel until Wed 24 Feb 2027 14:00 PST −08:00 · 22:00 UTC {grant.id}",
-        f"Seoyeon Han asks for bms-02.kestrel {other.id}",
-        "Ana Ortiz : not on a Sunday",
+        f"Engineer One asks for bms-02.kestrel {other.id}",
+        "Owner One : not on a Sunday",
         "Lapses Thu 25 Feb 2027 12:00 PST −08:00 · 20:00 UTC undecided, in 1 d",
     ):
         assert needed in words, (needed, words)
@@ -180,7 +180,7 @@ def test_a_no_carries_its_reason_to_the_engineer(site: Running) -> None:
     assert site.act(owner, f"{page}/deny", version="1", reason="not during <the> test").status_code == 303
     words = words_of(site.client(ENGINEER).get(page).text)
     assert "denied" in words
-    assert "by Ana Ortiz" in words
+    assert "by Owner One" in words
     assert "not during &lt;the&gt; test" in words
     assert site.kinds().count("request.denied") == 1
 
@@ -204,7 +204,7 @@ def test_four_eyes_are_two_different_owners(site: Running) -> None:
     assert approve(site, first, asked).status_code == 303
     assert grant_of(site, asked) is None
     words = words_of(second.get(page).text)
-    assert "Ana Ortiz agreed at Wed 24 Feb 2027 12:00" in words
+    assert "Owner One agreed at Wed 24 Feb 2027 12:00" in words
     assert "Yours is the second yes" in words
     assert "You have agreed; another owner must too." in first.get("/").text
     again = approve(site, first, asked)

@@ -49,7 +49,7 @@ def test_a_link_enrols_once_with_key_password_and_phone(site: Running) -> None:
     link, nobody = invite(site), site.stranger()
     earlier = site.client(OWNER)
     page = nobody.get(link).text
-    assert "Ana Ortiz" in page
+    assert "Owner One" in page
     assert "<svg" in page
     fields = fill(site, page)
     done = nobody.post(link, data=fields)

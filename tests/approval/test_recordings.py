@@ -130,7 +130,7 @@ def test_the_list_says_why_each_ended(site: Running) -> None:
     first = a_visit(site)
     first.ends(EndReason.TIME_UP)
     words = words_of(site.client(INVESTIGATOR).get("/recordings").text)
-    assert f"{first.id} closed seoyeon.han bms-01.kestrel" in words
+    assert f"{first.id} closed engineer.one bms-01.kestrel" in words
     assert "time is up" in words
 
 

@@ -36,7 +36,7 @@ def test_the_list_says_who_is_in_until_when(site: Running) -> None:
     for path in ("/", "/sessions"):
         words = words_of(operator.get(path).text)
         assert "In now 1" in words
-        assert "Seoyeon Han , cellmaker bms-01.kestrel as service" in words
+        assert "Engineer One , cellmaker bms-01.kestrel as service" in words
         assert "in 1 h 30 min Wed 24 Feb 2027 14:00 PST −08:00 · 22:00 UTC" in words
     visit.ends()
     words = words_of(operator.get("/sessions").text)

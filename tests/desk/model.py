@@ -9,15 +9,15 @@ from fnmatch import fnmatchcase
 
 HAZARDS = frozenset({"pcs-01"})
 HUMAN_OF = {
-    "seoyeon.han": "han",
-    "marc.dubois": "dubois",
+    "engineer.one": "human-one",
+    "engineer.two": "human-two",
     "stranger": "stranger",
-    "owner": "owen",
-    "owner2": "olga",
-    "owner-alias": "owen",
-    "han-at-site": "han",
+    "owner": "human-three",
+    "owner2": "human-four",
+    "owner-alias": "human-three",
+    "engineer-at-site": "human-one",
 }
-FIRM_OF = {"seoyeon.han": "cellmaker", "marc.dubois": "cellmaker", "stranger": "rival"}
+FIRM_OF = {"engineer.one": "cellmaker", "engineer.two": "cellmaker", "stranger": "rival"}
 MOST_SESSIONS = 2
 LONGEST_SESSION = timedelta(minutes=90)
 

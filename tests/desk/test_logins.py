@@ -31,7 +31,7 @@ STEP = timedelta(seconds=30)
 PASSWORD = "correct horse battery"
 
 
-def enrolled(tx: Tx, handle: str = "seoyeon.han") -> pyotp.TOTP:
+def enrolled(tx: Tx, handle: str = "engineer.one") -> pyotp.TOTP:
     """The phone of somebody who has just enrolled at the site's own machine."""
     made = identity.enrol(tx, handle=handle, key_line=None, password=None, seal=SEAL, by=BY)
     phone = pyotp.parse_uri(made.totp_uri)
@@ -55,7 +55,7 @@ def fail(db: Database, person_id: PersonId | None, door: str = "ssh", source: st
 
 
 def test_five_failures_over_all_doors_lock_a_person_and_the_lock_ends_by_itself(store: Store, plant: Plant) -> None:
-    who, first = plant.id_of("seoyeon.han"), NOON
+    who, first = plant.id_of("engineer.one"), NOON
     for turn in range(5):
         assert fail(store.db, who, door=("ssh", "web")[turn % 2], source=f"192.0.2.{turn}") is None
         store.clock.forward(MINUTE)
@@ -64,7 +64,7 @@ def test_five_failures_over_all_doors_lock_a_person_and_the_lock_ends_by_itself(
     with store.db.read() as tx:
         assert [(row.kind, row.body["why"]) for row in ledger.show(tx, last=2)] == [("login.refused", "locked")] * 2
     assert fail(store.again(), who) == Locked(first + WINDOW), "also after a restart: it is a row"
-    assert fail(store.db, plant.id_of("marc.dubois")) is None, "nobody else is locked out"
+    assert fail(store.db, plant.id_of("engineer.two")) is None, "nobody else is locked out"
     store.clock.wall = first + WINDOW - TICK
     assert fail(store.db, who) == Locked(first + WINDOW)
     store.clock.forward(TICK)
@@ -72,7 +72,7 @@ def test_five_failures_over_all_doors_lock_a_person_and_the_lock_ends_by_itself(
 
 
 def test_each_failure_in_a_row_asks_for_a_longer_wait_and_a_success_ends_the_row(store: Store, plant: Plant) -> None:
-    who = plant.id_of("seoyeon.han")
+    who = plant.id_of("engineer.one")
     for wait_s in (1, 2, 4):
         assert fail(store.db, who) is None
         failed_at = store.clock.wall
@@ -91,13 +91,13 @@ def test_each_failure_in_a_row_asks_for_a_longer_wait_and_a_success_ends_the_row
 
 
 def test_a_try_that_was_cut_off_before_it_was_judged_counts_as_failed(store: Store, plant: Plant) -> None:
-    who = plant.id_of("seoyeon.han")
+    who = plant.id_of("engineer.one")
     with store.db.begin() as tx:
         assert [isinstance(reserve(tx, who), Locked) for _ in range(6)] == [False] * 5 + [True]
 
 
 def test_many_who_try_at_once_get_no_more_tries_than_one_after_the_other(store: Store, plant: Plant) -> None:
-    who, doors = plant.id_of("seoyeon.han"), [store.again() for _ in range(9)]
+    who, doors = plant.id_of("engineer.one"), [store.again() for _ in range(9)]
     start = threading.Barrier(len(doors))
 
     def knock(one: int) -> bool:
@@ -113,8 +113,8 @@ def test_an_address_that_tries_many_names_is_locked_and_no_person_is(store: Stor
     for _ in range(20):
         assert fail(store.db, None, source="198.51.100.9") is None
     assert isinstance(fail(store.db, None, source="198.51.100.9"), Locked)
-    assert isinstance(fail(store.db, plant.id_of("seoyeon.han"), source="198.51.100.9"), Locked)
-    assert fail(store.db, plant.id_of("seoyeon.han"), source="192.0.2.1") is None
+    assert isinstance(fail(store.db, plant.id_of("engineer.one"), source="198.51.100.9"), Locked)
+    assert fail(store.db, plant.id_of("engineer.one"), source="192.0.2.1") is None
 
 
 def test_the_same_questions_are_asked_for_somebody_unknown(store: Store, plant: Plant) -> None:
@@ -125,7 +125,7 @@ def test_the_same_questions_are_asked_for_somebody_unknown(store: Store, plant: 
             reserve(tx, person_id)
         return said
 
-    assert asked(None) == asked(plant.id_of("seoyeon.han"))
+    assert asked(None) == asked(plant.id_of("engineer.one"))
 
 
 def test_a_password_of_nobody_costs_the_same_and_is_never_right() -> None:
@@ -145,7 +145,7 @@ def test_a_password_is_right_or_wrong_whatever_is_typed() -> None:
 
 
 def test_a_code_is_spent_once_over_ssh_and_web_at_once(store: Store, plant: Plant) -> None:
-    who, doors = plant.id_of("seoyeon.han"), [store.again() for _ in range(4)]
+    who, doors = plant.id_of("engineer.one"), [store.again() for _ in range(4)]
     with store.db.begin() as tx:
         code = enrolled(tx).at(tx.now)
         tries = [reserve(tx, who, door=("ssh", "web")[one % 2]) for one in range(4)]
@@ -171,7 +171,7 @@ def spend(tx: Tx, who: PersonId, code: str) -> bool:
 
 
 def test_a_code_is_good_one_step_around_its_own_and_never_after_a_later_one(store: Store, plant: Plant) -> None:
-    who = plant.id_of("seoyeon.han")
+    who = plant.id_of("engineer.one")
     with store.db.begin() as tx:
         phone = enrolled(tx)
     store.clock.wall = NOON + HOUR
@@ -195,18 +195,18 @@ def test_what_is_no_code_is_a_failed_try(sqlite_store: Store, code: str) -> None
     plant = make_plant(sqlite_store.db, sqlite_store.clock)
     with sqlite_store.db.begin() as tx:
         enrolled(tx)
-        assert not spend(tx, plant.id_of("seoyeon.han"), code)
+        assert not spend(tx, plant.id_of("engineer.one"), code)
         assert not spend(tx, plant.id_of("owner"), code), "nor of somebody without a phone"
 
 
 def test_a_seed_is_sealed_to_its_person_and_never_kept_in_the_clear(store: Store, plant: Plant) -> None:
     with store.db.begin() as tx:
         phone = enrolled(tx)
-        kept = credentials.load_seed(tx, plant.id_of("seoyeon.han"))
+        kept = credentials.load_seed(tx, plant.id_of("engineer.one"))
         assert kept is not None
         assert phone.byte_secret() not in kept.sealed
-        assert SEAL.open(kept.sealed, plant.id_of("seoyeon.han")) == phone.byte_secret()
-        for seal, person_id in ((SEAL, plant.id_of("owner")), (Seal(b"\1" * 32), plant.id_of("seoyeon.han"))):
+        assert SEAL.open(kept.sealed, plant.id_of("engineer.one")) == phone.byte_secret()
+        for seal, person_id in ((SEAL, plant.id_of("owner")), (Seal(b"\1" * 32), plant.id_of("engineer.one"))):
             with pytest.raises(BrokerError, match="does not open") as told:
                 seal.open(kept.sealed, person_id)
             assert told.value.code is Code.UNAVAILABLE
@@ -301,7 +301,7 @@ knocks = st.lists(
 def test_whatever_the_rhythm_no_fifteen_minutes_hold_more_than_five_failures(
     one_place: Plant, knocks: list[tuple[int, str]]
 ) -> None:
-    limits, who = TryLimits(per_source=1000), one_place.id_of("seoyeon.han")
+    limits, who = TryLimits(per_source=1000), one_place.id_of("engineer.one")
     failed: list[datetime] = []
     try:
         with one_place.db.begin() as tx:

@@ -90,18 +90,18 @@ class Deeds(RuleBasedStateMachine):
         both, all_three = ("bms-01", "bms-02"), ("bms-01", "bms-02", "pcs-01")
         usual = frozenset({"shell", "exec"})
         for asker, assets, owners in (
-            ("seoyeon.han", both, ["owner"]),
-            ("marc.dubois", all_three, ["owner", "owner2"]),
-            ("seoyeon.han", all_three, ["owner2"]),
-            ("marc.dubois", both, []),
-            ("seoyeon.han", both, []),
+            ("engineer.one", both, ["owner"]),
+            ("engineer.two", all_three, ["owner", "owner2"]),
+            ("engineer.one", all_three, ["owner2"]),
+            ("engineer.two", both, []),
+            ("engineer.one", both, []),
         ):
             request = self._submit(asker, assets, usual, None, 2 * HOUR, 3 * HOUR)
             assert isinstance(request, str)
             for owner in owners:
                 self._approve(request, owner, None, None, None, None)
         assert len(self.model.grants) == 2
-        assert all(isinstance(self._enter(asker, "bms-01", "shell"), str) for asker in ("seoyeon.han", "marc.dubois"))
+        assert all(isinstance(self._enter(asker, "bms-01", "shell"), str) for asker in ("engineer.one", "engineer.two"))
 
     @contextlib.contextmanager
     def deed(self, *entries: str) -> Iterator[Tx]:
@@ -174,7 +174,7 @@ class Deeds(RuleBasedStateMachine):
 
     @rule(
         target=requests,
-        asker=st.sampled_from([*ENGINEERS, "seoyeon.han", "marc.dubois", "owner"]),
+        asker=st.sampled_from([*ENGINEERS, "engineer.one", "engineer.two", "owner"]),
         assets=ASSETS,
         capabilities=SOME,
         opens=st.none() | LATER,
@@ -223,7 +223,7 @@ class Deeds(RuleBasedStateMachine):
     @rule(
         target=grants,
         request=requests,
-        owner=st.sampled_from([*OWNERS, "owner", "owner2", "marc.dubois"]),
+        owner=st.sampled_from([*OWNERS, "owner", "owner2", "engineer.two"]),
         fewer=st.none() | ASSETS,
         less=st.none() | SOME,
         sooner=st.none() | st.sampled_from([-HOUR, TICK, MINUTE, 2 * HOUR]),
@@ -284,7 +284,7 @@ class Deeds(RuleBasedStateMachine):
         self.model.grants[answer.id] = AGrant(request, one.asker, answer.window_id, agreed)
         return str(answer.id)
 
-    @rule(request=requests, owner=st.sampled_from([*OWNERS, "marc.dubois"]))
+    @rule(request=requests, owner=st.sampled_from([*OWNERS, "engineer.two"]))
     def deny(self, request: str, owner: str) -> None:
         one = self.model.requests[request]
         may = self.model.may_decide(owner, one)
@@ -293,7 +293,7 @@ class Deeds(RuleBasedStateMachine):
         assert isinstance(answer, AccessRequest) == may
         one.state = "denied" if may else one.state
 
-    @rule(request=requests, who=st.sampled_from(["", "", "marc.dubois", "owner"]))
+    @rule(request=requests, who=st.sampled_from(["", "", "engineer.two", "owner"]))
     def withdraw(self, request: str, who: str) -> None:
         one = self.model.requests[request]
         who = who or one.asker
@@ -305,7 +305,7 @@ class Deeds(RuleBasedStateMachine):
 
     # --- what takes access away
 
-    @rule(grant=grants, owner=st.sampled_from([*OWNERS, "seoyeon.han"]))
+    @rule(grant=grants, owner=st.sampled_from([*OWNERS, "engineer.one"]))
     def revoke(self, grant: str, owner: str) -> None:
         one = self.model.grants[grant]
         entitled = owner not in FIRM_OF and owner not in self.model.disabled
@@ -315,7 +315,7 @@ class Deeds(RuleBasedStateMachine):
         assert isinstance(answer, Grant) == may
         one.revoked |= may
 
-    @rule(grant=grants, who=st.sampled_from(["", "", "marc.dubois", "owner"]))
+    @rule(grant=grants, who=st.sampled_from(["", "", "engineer.two", "owner"]))
     def hand_back(self, grant: str, who: str) -> None:
         one = self.model.grants[grant]
         who = who or one.asker
@@ -325,7 +325,7 @@ class Deeds(RuleBasedStateMachine):
         assert isinstance(answer, Grant) == may
         one.handed_back |= may
 
-    @rule(session=sessions, owner=st.sampled_from([*OWNERS, "marc.dubois"]))
+    @rule(session=sessions, owner=st.sampled_from([*OWNERS, "engineer.two"]))
     def kill(self, session: str, owner: str) -> None:
         one = self.model.sessions[session]
         grant = self.model.grants[one.grant]
@@ -364,7 +364,7 @@ class Deeds(RuleBasedStateMachine):
 
     @rule(
         target=sessions,
-        asker=st.sampled_from(["seoyeon.han", "seoyeon.han", "marc.dubois", "stranger"]),
+        asker=st.sampled_from(["engineer.one", "engineer.one", "engineer.two", "stranger"]),
         asset=st.sampled_from(["bms-01", "bms-02", "pcs-01"]),
         capability=st.sampled_from(CAPABILITIES),
     )
@@ -450,7 +450,7 @@ class Deeds(RuleBasedStateMachine):
 
     # --- the signer
 
-    @rule(grant=grants, who=st.sampled_from(["seoyeon.han", "marc.dubois"]))
+    @rule(grant=grants, who=st.sampled_from(["engineer.one", "engineer.two"]))
     def collect_a_certificate(self, grant: str, who: str) -> None:
         one, now = self.model.grants[grant], self.model.now
         window = self.model.windows[one.window]

@@ -146,7 +146,7 @@ def make_deployment(path: Path, **settings: Any) -> Deployment:
         owner = people.insert_person(
             tx, handle="owner", name="An Owner", by="local:test", roles=[RoleAt(Role.OWNER, site.id)]
         )
-        engineer = _engineer(tx, "seoyeon.han", vendor, engineers_key)
+        engineer = _engineer(tx, "engineer.one", vendor, engineers_key)
         stranger = _engineer(tx, "somebody.else", vendor, strangers_key)
     return Deployment(
         home=home,

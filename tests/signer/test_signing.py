@@ -64,13 +64,13 @@ def test_ssh_keygen_reads_exactly_what_the_grant_says(place: Deployment, tmp_pat
         "Type: ssh-ed25519-cert-v01@openssh.com user certificate",
         f"Public key: ED25519-CERT {parse_public_key(place.key_line).fingerprint}",
         f"Signing CA: ED25519 {ca} (using ssh-ed25519)",
-        f'Key ID: "wicketgate seoyeon.han {grant.id}"',
+        f'Key ID: "wicketgate engineer.one {grant.id}"',
         f"Serial: {order.serial}",
         "Valid: from 2027-02-24T12:00:00 to 2027-02-24T13:00:00",
         "Principals:",
         "bms-01.kestrel",
         "root+bms-01.kestrel",
-        "seoyeon.han",
+        "engineer.one",
         "Critical Options:",
         f"source-address {SOURCE}/32",
         "Extensions:",
@@ -88,7 +88,7 @@ def test_an_asset_certificate_is_one_account_and_two_minutes(place: Deployment, 
     assert found.principals == ("service",)
     assert (found.valid_after, found.valid_before) == (NOON - timedelta(seconds=30), NOON + timedelta(seconds=120))
     assert (dict(found.critical_options), set(found.extensions)) == ({}, {"permit-pty"})
-    assert found.key_id == f"wicketgate seoyeon.han {entered.admission.grant_id} {entered.session_id}"
+    assert found.key_id == f"wicketgate engineer.one {entered.admission.grant_id} {entered.session_id}"
 
 
 def test_an_asset_certificate_carries_the_bastions_address_when_it_is_set(place: Deployment) -> None:

@@ -29,12 +29,17 @@ BY = "local:test"
 SOURCE = "192.0.2.7"
 USUAL = frozenset({SHELL, EXEC})
 ENGINEERS = (
-    ("seoyeon.han", "cellmaker", "han"),
-    ("marc.dubois", "cellmaker", "dubois"),
+    ("engineer.one", "cellmaker", "human-one"),
+    ("engineer.two", "cellmaker", "human-two"),
     ("stranger", "rival", "stranger"),
 )
 """Handle, vendor, human; the rival has no window anywhere."""
-OWNERS = (("owner", "owen"), ("owner2", "olga"), ("owner-alias", "owen"), ("han-at-site", "han"))
+OWNERS = (
+    ("owner", "human-three"),
+    ("owner2", "human-four"),
+    ("owner-alias", "human-three"),
+    ("engineer-at-site", "human-one"),
+)
 """Handle, human: two of them are one human, and one is an engineer's second handle."""
 AS_ASKED = Narrowing()
 LIMITS = Limits()
@@ -60,7 +65,7 @@ class Plant:
     def id_of(self, handle: str) -> PersonId:
         return self.people[handle].id
 
-    def submit(self, tx: Tx, handle: str = "seoyeon.han", **asked: Any) -> AccessRequest:
+    def submit(self, tx: Tx, handle: str = "engineer.one", **asked: Any) -> AccessRequest:
         request = self.ask(tx, handle, **asked)
         assert isinstance(request, AccessRequest), request
         return request
@@ -68,7 +73,7 @@ class Plant:
     def ask(
         self,
         tx: Tx,
-        handle: str = "seoyeon.han",
+        handle: str = "engineer.one",
         *,
         assets: tuple[str, ...] = ("bms-01.north",),
         length: timedelta = 2 * HOUR,
@@ -91,13 +96,13 @@ class Plant:
     ) -> Grant | Agreed | Refusal:
         return desk.approve(tx, owner_id=self.id_of(owner), request_id=request_id, narrowing=narrowing, door="web")
 
-    def grant(self, tx: Tx, handle: str = "seoyeon.han", **asked: Any) -> Grant:
+    def grant(self, tx: Tx, handle: str = "engineer.one", **asked: Any) -> Grant:
         """Ask and approve, as people do."""
         made = self.approve(tx, self.submit(tx, handle, **asked).id)
         assert isinstance(made, Grant), made
         return made
 
-    def proof(self, handle: str = "seoyeon.han", **more: Any) -> Proof:
+    def proof(self, handle: str = "engineer.one", **more: Any) -> Proof:
         return Proof(
             person_id=self.id_of(handle),
             key_fingerprint=self.fingerprint_of(handle),
@@ -110,7 +115,7 @@ class Plant:
     def enter(
         self,
         tx: Tx,
-        handle: str = "seoyeon.han",
+        handle: str = "engineer.one",
         login: str = "bms-01.north",
         *,
         capability: Capability = SHELL,
@@ -131,7 +136,7 @@ class Plant:
             limits=limits,
         )
 
-    def entered(self, tx: Tx, handle: str = "seoyeon.han", login: str = "bms-01.north", **more: Any) -> Entered:
+    def entered(self, tx: Tx, handle: str = "engineer.one", login: str = "bms-01.north", **more: Any) -> Entered:
         entered = self.enter(tx, handle, login, **more)
         assert isinstance(entered, Entered), entered
         return entered

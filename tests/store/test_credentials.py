@@ -20,7 +20,7 @@ TICK = timedelta(microseconds=1)
 
 
 def test_a_step_is_taken_once_by_however_many_doors_at_once(store: Store, plant: Plant) -> None:
-    who, doors = plant.id_of("seoyeon.han"), [store.again() for _ in range(6)]
+    who, doors = plant.id_of("engineer.one"), [store.again() for _ in range(6)]
     with store.db.begin() as tx:
         credentials.set_seed(tx, who, b"sealed", last_step=100)
     for step in (101, 102, 107):
@@ -85,7 +85,7 @@ def test_an_invitation_is_used_once_before_it_lapses_and_a_new_one_ends_the_old(
 
 
 def test_a_try_is_judged_once_and_found_by_person_and_by_source(store: Store, plant: Plant) -> None:
-    who = plant.id_of("seoyeon.han")
+    who = plant.id_of("engineer.one")
     with store.db.begin() as tx:
         mine = credentials.insert_try(tx, person_id=who, source="192.0.2.1", door="ssh")
         assert credentials.finish_try(tx, mine, passed=False)
@@ -136,7 +136,7 @@ def test_logging_out_and_being_disabled_end_web_logins_for_good(store: Store, pl
     with store.db.begin() as tx:
         secrets = [web_sessions.insert(tx, person_id=plant.id_of("owner"), source="x")[0] for _ in range(3)]
         other, _ = web_sessions.insert(tx, person_id=plant.id_of("owner2"), source="x")
-        theirs, _ = web_sessions.insert(tx, person_id=plant.id_of("seoyeon.han"), source="x")
+        theirs, _ = web_sessions.insert(tx, person_id=plant.id_of("engineer.one"), source="x")
         assert web_sessions.end(tx, secrets[0])
         assert not web_sessions.end(tx, secrets[0])
         web_sessions.touch(tx, secrets[0])

@@ -302,7 +302,7 @@ def test_the_change_feed_gives_what_came_after_in_order_and_by_the_piece(store: 
 def test_the_newest_entries_are_found_by_kind_and_by_what_they_hold(store: Store, plant: Plant) -> None:
     with store.db.begin() as tx:
         grant = plant.grant(tx)
-        plant.grant(tx, "marc.dubois")
+        plant.grant(tx, "engineer.two")
     with store.db.read() as tx:
         assert [row.kind for row in ledger.show(tx, last=2)] == ["approval.given", "grant.made"]
         assert [row.kind for row in ledger.show(tx, kind="grant")] == ["grant.made"] * 2

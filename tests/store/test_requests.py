@@ -125,7 +125,7 @@ DEEDS: list[Deed] = [
     lambda tx, plant, request: desk.deny(
         tx, owner_id=plant.id_of("owner2"), request_id=request, reason="no", door="web"
     ),
-    lambda tx, plant, request: desk.withdraw(tx, person_id=plant.id_of("seoyeon.han"), request_id=request),
+    lambda tx, plant, request: desk.withdraw(tx, person_id=plant.id_of("engineer.one"), request_id=request),
     lambda tx, plant, request: plant.approve(tx, request, "owner-alias"),
 ]
 
@@ -168,7 +168,7 @@ def test_a_step_is_taken_once_from_the_version_that_was_read(store: Store, plant
         assert not requests.step(tx, stale, Step.DENY, by=plant.id_of("owner"))
         assert requests.step(tx, request, Step.DENY, by=plant.id_of("owner"), reason="no crane")
         assert not requests.step(tx, request, Step.APPROVE, by=plant.id_of("owner"))
-        assert not requests.step(tx, requests.require(tx, request.id), Step.WITHDRAW, by=plant.id_of("seoyeon.han"))
+        assert not requests.step(tx, requests.require(tx, request.id), Step.WITHDRAW, by=plant.id_of("engineer.one"))
         decision = requests.load_decision(tx, request.id)
     assert decision == requests.Decision(step=Step.DENY, at=NOON, by=plant.id_of("owner"), reason="no crane")
 
@@ -185,7 +185,7 @@ def test_a_page_that_was_read_before_a_change_decides_nothing(store: Store, plan
 def test_law_6_the_same_rows_say_something_else_later_and_no_step_is_taken_then(store: Store, plant: Plant) -> None:
     with store.db.begin() as tx:
         request = plant.submit(tx, lapses_after=HOUR)
-        other = plant.submit(tx, "marc.dubois", lapses_after=3 * HOUR)
+        other = plant.submit(tx, "engineer.two", lapses_after=3 * HOUR)
 
     def shown(tx: Tx, state: ShownState) -> set[str]:
         return {one.id for one in requests.requests(tx, state=state)}
@@ -206,7 +206,7 @@ def test_law_6_the_same_rows_say_something_else_later_and_no_step_is_taken_then(
 
 def test_requests_are_listed_by_state_person_and_site_the_newest_first(store: Store, plant: Plant) -> None:
     made = []
-    for turn, handle in enumerate(["seoyeon.han", "marc.dubois", "seoyeon.han"]):
+    for turn, handle in enumerate(["engineer.one", "engineer.two", "engineer.one"]):
         store.clock.wall = NOON + turn * SECOND
         with store.db.begin() as tx:
             made.append(plant.submit(tx, handle))
@@ -215,7 +215,7 @@ def test_requests_are_listed_by_state_person_and_site_the_newest_first(store: St
         assert [one.id for one in requests.requests(tx)] == [one.id for one in reversed(made)]
         assert [one.id for one in requests.requests(tx, newest=1)] == [made[2].id]
         assert [one.id for one in requests.requests(tx, state=State.APPROVED)] == [made[0].id]
-        assert {one.id for one in requests.requests(tx, person_id=plant.id_of("marc.dubois"))} == {made[1].id}
+        assert {one.id for one in requests.requests(tx, person_id=plant.id_of("engineer.two"))} == {made[1].id}
         assert len(requests.requests(tx, site_ids=[plant.site.id])) == 3
         assert requests.requests(tx, site_ids=[]) == []
 
@@ -229,7 +229,7 @@ def test_law_3_nobody_approves_their_own_request_by_no_other_handle_and_no_vendo
     with store.db.begin() as tx:
         request = plant.submit(tx)
         before, _ = ledger.head(tx)
-        for who in ("seoyeon.han", "han-at-site", "marc.dubois", "stranger"):
+        for who in ("engineer.one", "engineer-at-site", "engineer.two", "stranger"):
             assert reason_of(plant.approve(tx, request.id, who)) in (ReviewReason.OWN_REQUEST, ReviewReason.NO_RIGHT)
         assert [row.kind for row in ledger.since(tx, before)] == ["approval.refused"] * 4, "each try is evidence"
         assert isinstance(plant.approve(tx, request.id, "owner"), Grant)
@@ -287,8 +287,8 @@ def test_two_owners_who_say_yes_at_once_make_one_grant(store: Store, plant: Plan
 
 def test_a_request_of_a_firm_or_engineer_disabled_meanwhile_is_not_approved(store: Store, plant: Plant) -> None:
     with store.db.begin() as tx:
-        mine, theirs = plant.submit(tx), plant.submit(tx, "marc.dubois")
-        desk.disable_person(tx, handle="marc.dubois", by="x")
+        mine, theirs = plant.submit(tx), plant.submit(tx, "engineer.two")
+        desk.disable_person(tx, handle="engineer.two", by="x")
         assert reason_of(plant.approve(tx, theirs.id)) is ReviewReason.DISABLED
         desk.disable_vendor(tx, name="cellmaker", by="x")
         assert reason_of(plant.approve(tx, mine.id)) is ReviewReason.DISABLED

@@ -38,7 +38,7 @@ def a_certificate(serial: int, grant_id: GrantId | None = None) -> IssuedCertifi
         session_id=None,
         key_fingerprint="SHA256:x",
         key_id="wicketgate x",
-        principals=("bms-01.north", "seoyeon.han"),
+        principals=("bms-01.north", "engineer.one"),
         valid_after=NOON,
         valid_before=NOON + HOUR,
         source_address=None,
@@ -143,7 +143,7 @@ def test_a_session_its_channels_and_its_streams_come_back_as_they_were_opened(st
         ]
         kept = sessions.load_recording(tx, session.id)
         assert kept is not None
-        assert (kept.asset, kept.person, kept.state) == ("bms-01.north", "seoyeon.han", "open")
+        assert (kept.asset, kept.person, kept.state) == ("bms-01.north", "engineer.one", "open")
         assert [one.name for one in kept.streams] == ["01.screen", "01.typed", "02.screen", "02.typed"]
         assert kept.streams[0].path == f"2027/02/24/{session.id}/01.screen.wgr"
         assert entered.paths == tuple(one.path for one in kept.streams[:2])
@@ -197,18 +197,18 @@ def test_a_crash_is_closed_at_the_next_start_of_that_bastion_alone(store: Store,
 def test_recordings_are_found_by_session_asset_person_site_and_time(store: Store, plant: Plant) -> None:
     with store.db.begin() as tx:
         plant.grant(tx)
-        plant.grant(tx, "marc.dubois", assets=("bms-02.north",))
+        plant.grant(tx, "engineer.two", assets=("bms-02.north",))
         first = plant.entered(tx).session_id
     store.clock.forward(MINUTE)
     with store.db.begin() as tx:
-        second = plant.entered(tx, "marc.dubois", "bms-02.north").session_id
+        second = plant.entered(tx, "engineer.two", "bms-02.north").session_id
 
         def found(**wanted: object) -> list[SessionId]:
             return [one.id for one in sessions.recordings(tx, **wanted)]  # type: ignore[arg-type]
 
         assert found() == [second, first], "the newest first"
         assert found(session_id=first) == found(asset_id=plant.assets["bms-01"].id) == [first]
-        assert found(person_id=plant.id_of("marc.dubois")) == found(since=NOON + SECOND) == found(newest=1) == [second]
+        assert found(person_id=plant.id_of("engineer.two")) == found(since=NOON + SECOND) == found(newest=1) == [second]
         assert found(site_ids=[plant.site.id]) == [second, first]
         assert found(site_ids=[]) == []
         assert [one.id for one in sessions.sessions(tx, site_ids=[plant.site.id], live=False)] == []
@@ -245,7 +245,7 @@ ACTS: dict[str, tuple[Callable[[Tx, Plant, SessionId, Grant], object], object]] 
         EndReason.WINDOW_CLOSED,
     ),
     "disable the engineer": (
-        lambda tx, plant, ses, grant: desk.disable_person(tx, handle="seoyeon.han", by="x"),
+        lambda tx, plant, ses, grant: desk.disable_person(tx, handle="engineer.one", by="x"),
         EndReason.DISABLED,
     ),
     "disable the vendor": (
@@ -254,7 +254,7 @@ ACTS: dict[str, tuple[Callable[[Tx, Plant, SessionId, Grant], object], object]] 
     ),
     "take the key": (
         lambda tx, plant, ses, grant: people.remove_key(
-            tx, grant.person_id, plant.fingerprint_of("seoyeon.han"), by="x"
+            tx, grant.person_id, plant.fingerprint_of("engineer.one"), by="x"
         ),
         EndReason.DISABLED,
     ),
@@ -295,7 +295,7 @@ def test_each_act_means_its_end_to_the_session_it_touches(store: Store, plant: P
 
 
 def entrance(
-    tx: Tx, plant: Plant, login: str = "bms-01.north", handle: str = "seoyeon.han", **more: object
+    tx: Tx, plant: Plant, login: str = "bms-01.north", handle: str = "engineer.one", **more: object
 ) -> Entrance | None:
     wanted: dict[str, object] = {"session_id": None, "certificate_serial": None, **more}
     return admissions.load_entrance(
@@ -312,7 +312,7 @@ def test_a_key_that_is_not_the_persons_opens_nothing(store: Store, plant: Plant)
         plant.grant(tx)
         stolen = replace(plant.proof(), key_fingerprint=plant.fingerprint_of("stranger"))
         assert isinstance(plant.enter(tx, proof=stolen), Refusal)
-        people.remove_key(tx, plant.id_of("seoyeon.han"), plant.fingerprint_of("seoyeon.han"), by="x")
+        people.remove_key(tx, plant.id_of("engineer.one"), plant.fingerprint_of("engineer.one"), by="x")
         assert entrance(tx, plant) is None
         assert isinstance(plant.enter(tx), Refusal)
 
