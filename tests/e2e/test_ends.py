@@ -31,7 +31,8 @@ CUT = 255
 @pytest.fixture(scope="module")
 def site(template: Template) -> Iterator[Plant]:
     """A plant with early warnings and room for many sessions; every test brings its own grant."""
-    with Plant(template, warn_before_s="[4.0, 2.0, 1.0]", sessions_per_grant_max="20") as running:
+    # fresh_proof_s: one login in the web has to do for all acts there, however slow the machine.
+    with Plant(template, warn_before_s="[4.0, 2.0, 1.0]", sessions_per_grant_max="20", fresh_proof_s="3600") as running:
         yield running
 
 

@@ -130,7 +130,7 @@ def _one_kill(site: Plant, moment_bytes: int, number: int) -> list[SessionId]:
             child = subprocess.Popen(command, stdin=given, stdout=out, stderr=subprocess.DEVNULL)
             clients.append(stack.enter_context(child))
             stack.callback(child.kill)
-        wait_until((here / "up").exists, what="the upload")
+        wait_until(lambda: (here / "up").exists() and (here / "up").stat().st_size > 0, what="the upload")
         wait_until(lambda: (here / "download").stat().st_size >= moment_bytes, within_s=60, what="the download")
         wait_until(lambda: (here / "lines").stat().st_size > 0, what="the lines")
         with site.db.read() as tx:
@@ -144,7 +144,8 @@ def _one_kill(site: Plant, moment_bytes: int, number: int) -> list[SessionId]:
         assert any(whole.startswith(seen) for whole in shown), f"{name}: the client saw what is not recorded"
     taken = (here / "up").read_bytes()
     typed = [said(one["01.typed"], Code.IN) for one in streams]
-    assert any(len(taken) > 0 and whole.startswith(taken) for whole in typed), "the asset got what is not recorded"
+    assert taken
+    assert any(whole.startswith(taken) for whole in typed), "the asset got what is not recorded"
     shutil.rmtree(here)
     return [one.id for one in live]
 

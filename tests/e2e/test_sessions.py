@@ -265,7 +265,9 @@ async def test_signals_reach_the_program_and_are_recorded(open_site: Plant) -> N
         encoding=None,
     )
     async with asset:
-        login = open_site.add_asset("signalled", asset.get_port(), key.export_public_key("openssh").decode())
+        login = open_site.add_asset(
+            f"signalled-{asset.get_port()}", asset.get_port(), key.export_public_key("openssh").decode()
+        )
         granted = await asyncio.to_thread(open_site.let_in, login, engineer=COLLEAGUE)
 
         def is_known() -> bool:  # the bastion reads the names of assets anew every two seconds
