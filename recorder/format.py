@@ -196,11 +196,12 @@ def decode_header(line: bytes) -> Header:
     raise FormatError("header is not canonical", offset=len(MAGIC))
 
 
-def encode_record(kind: RecordType, body: bytes) -> bytes:
-    """One record. Raises FormatError when the body is too long."""
-    if len(body) > BODY_MAX_BYTES:
-        raise FormatError("record too long", offset=len(body))
-    return _HEAD.pack(len(body) << 8 | kind) + body
+def encode_record(kind: RecordType, *body: bytes) -> bytes:
+    """One record; its body may come in parts, which are copied once. Raises FormatError when the body is too long."""
+    length = sum(map(len, body))
+    if length > BODY_MAX_BYTES:
+        raise FormatError("record too long", offset=length)
+    return b"".join((_HEAD.pack(length << 8 | kind), *body))
 
 
 def encode_segment(segment: Segment) -> bytes:

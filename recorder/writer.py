@@ -206,12 +206,11 @@ class StreamWriter:
             self._bytes += len(data)
             self._last_us = now
         self._events += len(items)
-        plain = b"".join(parts)
-        self._filled += len(plain)
+        self._filled += sum(map(len, parts))
         if self._compressor is None:
-            self._write(encode_record(RecordType.DATA, plain))
+            self._write(encode_record(RecordType.DATA, *parts))
         else:
-            self._write(encode_record(RecordType.DATA, self._compressor.flush(plain)))
+            self._write(encode_record(RecordType.DATA, self._compressor.flush(b"".join(parts))))
 
     def _open_segment(self, now: int, *, bulk: bool) -> None:
         self._end_frame()
