@@ -158,6 +158,10 @@ class Settings(BaseModel):
     @field_validator("database")
     @classmethod
     def _is_in_one_place(cls, text: str) -> str:
+        if (
+            text.partition("?")[0].count("@") > 1
+        ):  # what follows the first would be read as the host, and shown in errors
+            raise ValueError("write @ in a password as %40")
         path = text.removeprefix("sqlite:///")
         if path != text and not path.startswith("/"):  # else each process would look in the folder it was started in
             raise ValueError("write the whole path of an SQLite file, such as sqlite:////var/lib/site/wicketgate.db")

@@ -11,6 +11,7 @@ import ssl
 import stat
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -20,6 +21,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_private_key
 
 from broker.cli.context import open_database
+from broker.domain.audit import ProcessStarted
 from broker.domain.errors import BrokerError, Code
 from broker.openssh import parse_public_key
 from broker.settings import Address, Home, Settings
@@ -28,6 +30,10 @@ from broker.store import ledger
 CA_NAMES: Final = ("gate", "asset", "host")
 _KEY_MAX_BYTES: Final = 1 << 16
 _SOCKET_PATH_MAX: Final = 107  # unix(7): 108 bytes with the zero at its end
+
+
+class _Undone(Exception):
+    """Takes a transaction back that was only tried."""
 
 
 class Part(StrEnum):
@@ -128,8 +134,10 @@ def _schema(home: Home, settings: Settings) -> str:
     db = open_database(home, settings)
     try:
         db.check_schema()
-        with db.begin():
-            pass  # asked by doing: a database that cannot be written admits nobody
+        # Asked by doing: SQLite begins to write a read-only file without a word, and a broker that cannot write admits nobody.
+        with suppress(_Undone), db.begin() as tx:
+            ledger.append(tx, ProcessStarted(process="check", version=""))
+            raise _Undone
     except BrokerError as error:
         if not error.detail.startswith("database: "):
             raise

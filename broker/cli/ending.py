@@ -16,6 +16,7 @@ WRONG_USAGE: Final = 2
 NOT_FOUND: Final = 3
 CONTRADICTS: Final = 4
 INCOMPLETE: Final = 5
+INTERRUPTED: Final = 130  # as shells say it: 128 + SIGINT
 EXIT_OF: Final[Mapping[Code, int]] = {
     Code.INVALID: FAILED,
     Code.UNAUTHENTICATED: FAILED,

@@ -11,12 +11,13 @@ import secrets
 import sys
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import typer
 from typer.core import TyperGroup
 
-from broker.cli.ending import EXIT_OF, FAILED, Refused, clean
+from broker.cli.ending import EXIT_OF, FAILED, INTERRUPTED, Refused, clean
 from broker.domain.errors import BrokerError
 
 ROOMS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -126,17 +127,27 @@ def main() -> None:
         where = "wicketgate" if context is None else context.command_path
         _end(error.exit_code, f"{error.format_message().rstrip('.')}; see: {where} --help")
     except (typer.Abort, KeyboardInterrupt, EOFError):
-        _end(130, "stopped")
+        _end(INTERRUPTED, "stopped")
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
+        _drop_output()
         sys.exit(FAILED)
+    except OSError as error:  # the disk that stdout goes to, most often
+        _drop_output()
+        _end(FAILED, f"{error.filename or 'output'}: {error.strerror or error}")
     except Exception as error:
         incident = secrets.token_hex(4)
         if os.environ.get("WICKETGATE_DEBUG") == "1":
             traceback.print_exc()
         kind = type(error).__name__
         _end(FAILED, f"incident {incident}: {kind}; run again with WICKETGATE_DEBUG=1 and report what it prints")
+    if status == INTERRUPTED:  # typer's own answer to ^C is this code without a word
+        _end(INTERRUPTED, "stopped")
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _drop_output() -> None:
+    with suppress(OSError):  # or the interpreter complains at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _end(status: int, line: str) -> None:
