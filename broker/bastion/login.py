@@ -72,8 +72,25 @@ class KeyStep(auth._ServerPublicKeyAuth):
             self.send_failure(partial_success=step is Step.MORE)
 
 
-# Process-wide: every SSH server in this process asks through it.
+class CodeStep(auth._ServerKbdIntAuth):
+    """asyncssh's code step, with one answer to a challenge counted as it arrives: a later one in the same packet train would
+    take the first one's place unseen, and whoever sent many would have the last one judged. Source: security.md AUT-3.
+    """
+
+    _answered = False
+
+    def _process_info_response(self, kind: int, number: int, packet: SSHPacket) -> None:
+        if self._answered:
+            raise refusal("too many answers")
+        self._answered = True
+        super()._process_info_response(kind, number, packet)
+
+    _packet_handlers = {auth.MSG_USERAUTH_INFO_RESPONSE: _process_info_response}  # noqa: RUF012 - as the library has it
+
+
+# Process-wide: every SSH server in this process asks through them.
 auth._server_auth_handlers[b"publickey"] = KeyStep
+auth._server_auth_handlers[b"keyboard-interactive"] = CodeStep
 
 
 @dataclass(slots=True)

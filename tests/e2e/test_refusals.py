@@ -230,7 +230,7 @@ CASES: Final[Mapping[Reason, Callable[[Case], AbstractContextManager[Ask]]]] = {
     Reason.NO_HOST_KEY: no_host_key,
     Reason.CANNOT_RECORD: cannot_record,
 }
-STRICT: Final = frozenset({Reason.CERTIFICATE_OVER, Reason.CANNOT_RECORD, Reason.PERSON_DISABLED})
+STRICT: Final = frozenset({Reason.CERTIFICATE_OVER, Reason.CANNOT_RECORD})
 """Those that ask for settings under which nothing else would work."""
 SETTINGS: Final = {"open_timeout_s": str(OPEN_TIMEOUT_S), "dial_timeout_s": "2"}
 
@@ -245,8 +245,8 @@ def gate(template: Template) -> Iterator[Plant]:
 
 @pytest.fixture(scope="module")
 def strict_gate(template: Template) -> Iterator[Plant]:
-    """Short certificates, no room on the disk, and nobody who looks meanwhile whether an engineer was disabled."""
-    strict = {"certificate_life_s": str(CERTIFICATE_S), "free_space_floor_bytes": str(2**60), "poll_s": "3600"}
+    """Short certificates and no room on the disk."""
+    strict = {"certificate_life_s": str(CERTIFICATE_S), "free_space_floor_bytes": str(2**60)}
     with Plant(template, **strict) as running:
         yield running
 
@@ -302,15 +302,6 @@ def test_an_asset_of_a_strange_site_and_one_that_is_nowhere_are_refused_alike(ga
         answers.append((done.returncode, done.stdout, done.stderr.decode().replace(login, "...")))
     assert answers[0] == answers[1]
     assert answers[0][:2] == (1, b"")
-
-
-def test_disabling_somebody_cuts_the_connection_that_has_no_session_too(gate: Plant) -> None:
-    who = gate.newcomer("idle")
-    gate.let_in(BOX, engineer=who)
-    with gate.running_ssh(BOX, engineer=who, options=["-N", "-v"]) as child:
-        read_until(child, b"Entering interactive session", stderr=True)
-        gate.cli("person", "disable", who)
-        assert child.wait(10) == 255
 
 
 # What is never granted
