@@ -32,15 +32,13 @@ class Figure:
         return self.role.value if self.role is not None else f"engineer of {self.firm}"
 
 
-SEOYEON: Final = Figure("seoyeon.han", "Han Seoyeon", firm=BATTERIES, does="asks, and goes in")
-TAEKYUNG: Final = Figure("taekyung.bae", "Bae Taekyung", firm=BATTERIES)
-MIRAE: Final = Figure("mirae.castellan", "Mirae Castellan", firm=BATTERIES)
-SIGNE: Final = Figure("signe.halvedal", "Signe Halvedal", firm=CONVERTERS)
-MARGUERITE: Final = Figure(
-    "marguerite.oyelaran", "Marguerite Oyelaran", role=Role.OWNER, does="approves, and ends sessions"
-)
-DESMOND: Final = Figure("desmond.farraday", "Desmond Farraday", role=Role.OWNER)
-NADIA: Final = Figure("nadia.ferreira", "Nadia Ferreira-Holt", role=Role.INVESTIGATOR, does="looks at recordings")
+SEOYEON: Final = Figure("orrin-engineer", "Han Seoyeon", firm=BATTERIES, does="asks, and goes in")
+TAEKYUNG: Final = Figure("orrin-colleague", "Bae Taekyung", firm=BATTERIES)
+MIRAE: Final = Figure("orrin-newcomer", "Mirae Castellan", firm=BATTERIES)
+SIGNE: Final = Figure("skarne-engineer", "Signe Halvedal", firm=CONVERTERS)
+MARGUERITE: Final = Figure("owner", "Marguerite Oyelaran", role=Role.OWNER, does="approves, and ends sessions")
+DESMOND: Final = Figure("second-owner", "Desmond Farraday", role=Role.OWNER)
+NADIA: Final = Figure("investigator", "Nadia Ferreira-Holt", role=Role.INVESTIGATOR, does="looks at recordings")
 CAST: Final = (SEOYEON, TAEKYUNG, MIRAE, SIGNE, MARGUERITE, DESMOND, NADIA)
 LEADS: Final = (SEOYEON, MARGUERITE, NADIA)
 """Whose codes are shown as pictures: those whom somebody trying the demo plays."""

@@ -201,7 +201,7 @@ def test_a_command_that_ends_takes_its_client_with_it_while_stdin_is_open(open_s
 def test_a_client_that_goes_away_ends_the_program_and_the_session(open_site: Plant) -> None:
     flag = open_site.folder / "still-running"
     with open_site.running_ssh(
-        BOX, f"trap 'rm {flag}' HUP PIPE; touch {flag}; echo up; while :; do echo; sleep 0.1; done"
+        BOX, f"trap 'rm {flag}; exit' HUP PIPE; touch {flag}; echo up; while :; do echo; sleep 0.1; done"
     ) as child:
         read_until(child, b"up")
         child.kill()
