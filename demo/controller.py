@@ -67,9 +67,7 @@ async def _prompt(console: Console) -> int:
         if console.has_terminal:
             process.stdout.write(f"{console.device.name}:~$ ")
         try:
-            line = await process.stdin.readline()
-        except asyncssh.TerminalSizeChanged:
-            continue
+            line = await _typed(console)
         except (asyncssh.BreakReceived, asyncssh.SignalReceived):
             console.say("")
             continue
@@ -78,6 +76,13 @@ async def _prompt(console: Console) -> int:
             return int(words[1]) & 0xFF if len(words) == 2 and words[1].isdecimal() else status
         if words:
             status = await _line(console, line)
+
+
+async def _typed(console: Console) -> str:
+    """One line; the terminal's size may change while it is typed."""
+    while True:
+        with contextlib.suppress(asyncssh.TerminalSizeChanged):
+            return await console.process.stdin.readline()
 
 
 async def _line(console: Console, line: str) -> int:

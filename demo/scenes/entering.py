@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 from datetime import datetime
 
+from demo.doors import Terminal
 from demo.kestrel import BMS_21, BMS_22, MARGUERITE, MIRAE, SEOYEON, TAEKYUNG
 from demo.stage import Stage, approve, expect, last_line
 
@@ -35,13 +37,20 @@ def use_terminal(stage: Stage) -> str:
         screen.type(f"{stage.terminal_command}\n")
         screen.wait_for("DRIFT")
         screen.resize(100, 30)
-        mark = len(screen.text)
-        screen.type("stty size\n")
-        screen.wait_for("30 100", after=mark)
+        stage.wait_until(lambda: _size(screen) == "30 100", "the asset knows the new size")
         screen.type("exit 4\n")
         status = screen.wait_end()
     expect(status == 4, "the shell's exit status comes through", status)
     return "typed, resized to 100x30, left with status 4"
+
+
+def _size(screen: Terminal) -> str:
+    """What the asset holds for the terminal's size: ssh tells of a change on its own time, beside what is typed."""
+    mark = len(screen.text)
+    screen.type("stty size\n")
+    screen.wait_for(f"{BMS_21.name}:~$ ", after=mark)
+    found = re.search(r"\d+ \d+", screen.text[mark:])
+    return found[0] if found else ""
 
 
 def not_granted(stage: Stage) -> str:
