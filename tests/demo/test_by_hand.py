@@ -60,8 +60,8 @@ def code_of(terminal: Terminal, handle: str) -> str:
     """A code as the demo shows it to whoever has no phone."""
     mark = len(terminal.text)
     terminal.type("\n")
-    terminal.wait_for("investigator", after=mark)
-    found = re.search(rf"{re.escape(handle)} +(\d{{6}}) ", terminal.text[mark:])
+    terminal.wait_for("investigator\r\n", after=mark)
+    found = re.search(rf"^ +{re.escape(handle)} +(\d{{6}}) ", terminal.text[mark:], re.MULTILINE)
     assert found is not None, terminal.text[mark:]
     return found[1]
 
@@ -128,7 +128,7 @@ def test_it_fits_eighty_columns_and_each_picture_is_its_secret(demo: Terminal) -
     welcome = page[page.index("Kestrel Flat runs") : page.index(LAST)]
     assert welcome.count("\n") <= 23, "all of it is on a screen of 24 lines"
     assert PASSWORD in welcome
-    pictures = re.findall(r"((?:^[█▀▄ ]{41}\n)+)([a-z.]+) *\nsecret ([A-Z2-7]{32})", page, re.MULTILINE)
+    pictures = re.findall(r"((?:^[█▀▄ ]{41}\n)+)([a-z0-9.-]+) *\nsecret ([A-Z2-7]{32})", page, re.MULTILINE)
     assert [handle for _, handle, _ in pictures] == [figure.handle for figure in LEADS]
     for drawn, handle, secret in pictures:
         uri = f"otpauth://totp/kestrel:{handle}?secret={secret}&issuer=kestrel"
