@@ -161,7 +161,7 @@ def test_who_knows_only_a_handle_locks_nobody_out(site: Running) -> None:
 
 @pytest.mark.usefixtures("hurried")
 def test_twins_of_a_handle_log_nobody_in(site: Running) -> None:
-    for twin in ("owner.one\u00ad", "ANA.ORTIZ", "аna.ortiz", "owner.one\u0301"):
+    for twin in ("owner.one\u00ad", "OWNER.ONE", "\u043ewner.one", "owner.one\u0301"):
         assert site.log_in(site.stranger(), twin, code=site.code(OWNER)).status_code == 403
 
 

@@ -50,7 +50,7 @@ from recorder.writer import SessionClock, StreamWriter
 PROGRAM = Path(sys.executable).with_name("wicketgate")
 CLOCK = SystemClock()
 BY = "local:test"
-ENGINEER, OWNER = "ines.engineer", "olga.owner"
+ENGINEER, OWNER = "engineer.one", "owner.one"
 HOUR = timedelta(hours=1)
 STEP_S = 30
 # Root passes every mode; without its capabilities it is an account like any other.
@@ -117,8 +117,8 @@ def _fill(tx: Tx, made: Template, seal: Seal) -> None:
         inventory.set_asset_state(tx, box, AssetState.OPERATIONAL, by=BY)
     span = Interval(tx.now - HOUR, tx.now + 48 * HOUR)
     made.window = windows.insert_window(tx, site=site, vendor=vendor, interval=span, by=BY).id
-    engineer = people.insert_person(tx, handle=ENGINEER, name="Ines", vendor_id=vendor.id, by=BY)
-    owner = people.insert_person(tx, handle=OWNER, name="Olga", roles=[RoleAt(Role.OWNER, site.id)], by=BY)
+    engineer = people.insert_person(tx, handle=ENGINEER, name="Engineer One", vendor_id=vendor.id, by=BY)
+    owner = people.insert_person(tx, handle=OWNER, name="Owner One", roles=[RoleAt(Role.OWNER, site.id)], by=BY)
     for handle, line in ((ENGINEER, public_key()), (OWNER, None)):
         done = enrolment.enrol(tx, handle=handle, key_line=line, password=None, seal=seal, by=BY)
         made.seeds[handle] = parse_qs(urlsplit(done.totp_uri).query)["secret"][0]

@@ -115,6 +115,6 @@ def test_nobody_looks_like_a_wrong_code_and_costs_a_try_of_this_account(deployme
 
 
 def test_an_engineers_own_code_opens_no_owners_door(deployment: Deployment) -> None:
-    done = approve(deployment, deployment.code("ines.engineer"), owner="ines.engineer")
+    done = approve(deployment, deployment.code("engineer.one"), owner="engineer.one")
     assert (done.status, done.out, done.err.count("\n")) == (1, "", 1)
     assert "accepted" not in done.err

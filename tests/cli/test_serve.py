@@ -158,7 +158,7 @@ def test_ready_says_where_ssh_and_the_pages_are(running: Running) -> None:
     with socket.create_connection((host, int(port)), 10) as sock:
         sock.sendall(b"GET /login HTTP/1.1\r\nHost: 127.0.0.1:" + port.encode() + b"\r\n\r\n")
         assert sock.recv(15) == b"HTTP/1.1 200 OK"
-    invited = deployment.run("invite", "olga.owner", "--json").json
+    invited = deployment.run("invite", "owner.one", "--json").json
     assert invited["link"] == f"{found['web']}/enrol/{invited['code']}"
     line = deployment.run("ca", "show", "host", "--known-hosts").out
     assert line.startswith(f"@cert-authority [127.0.0.1]:{found['ssh'].rpartition(':')[2]} ")

@@ -41,8 +41,8 @@ from broker.store.db import Database, Tx
 PROGRAM = Path(sys.executable).with_name("wicketgate")
 CLOCK = SystemClock()
 PASSWORD = "correct horse battery"
-ENGINEER, COLLEAGUE, STRANGER = "ines.engineer", "carl.colleague", "sven.stranger"
-OWNER, SECOND_OWNER, INVESTIGATOR = "olga.owner", "otto.owner", "ivan.investigator"
+ENGINEER, COLLEAGUE, STRANGER = "engineer.one", "engineer.two", "stranger.one"
+OWNER, SECOND_OWNER, INVESTIGATOR = "owner.one", "owner.two", "investigator.one"
 BOX, OTHER, HAZARD, QUARANTINED = "box.plant", "other.plant", "hazard.plant", "new.plant"
 STEP_S = 30
 CODE_LEFT_S = 8
@@ -93,7 +93,7 @@ def _fill(tx: Tx, made: Template, folder: Path, seal: identity.Seal) -> None:
         windows.insert_window(tx, site=site, vendor=vendor, interval=span, by="test")
     for handle, vendor in ((ENGINEER, firm), (COLLEAGUE, firm), (STRANGER, rival)):
         people.insert_person(tx, handle=handle, name=handle, vendor_id=vendor.id, by="test")
-        made.keys[handle] = make_key(folder / handle.partition(".")[0])
+        made.keys[handle] = make_key(folder / handle)
     for handle, role in (
         (OWNER, Role.OWNER),
         (SECOND_OWNER, Role.OWNER),

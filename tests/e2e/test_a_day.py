@@ -16,7 +16,7 @@ from benchmarks.peers import account, make_key
 from tests.e2e.site import BOX, INVESTIGATOR, OWNER, PASSWORD, Plant, read_until, wait_until
 from tests.e2e.terminal import Terminal
 
-ENGINEER: Final = "nora.newcomer"
+ENGINEER: Final = "newcomer.one"
 REASON: Final = "cell 4 drifts after the firmware of Tuesday"
 GRANT_S: Final = 30
 PHONE: Final = {"width": 390, "height": 844}

@@ -207,7 +207,7 @@ def test_what_cannot_be_had_is_refused_with_a_reason_in_one_line(desk: Plant, li
 # Nobody sees another's
 def test_nobody_sees_or_touches_what_is_another_s(desk: Plant) -> None:
     request, grant = asked(desk), desk.grant(BOX, engineer=WHO)
-    other = desk.newcomer("otto")
+    other = desk.newcomer("other")
     desk.let_in(BOX, engineer=other)
     shown = at(desk, "status --json", other).stdout.decode()
     assert request not in shown
@@ -275,7 +275,7 @@ def test_who_waits_hears_of_the_no_and_why(desk: Plant) -> None:
 def test_who_waits_for_an_answer_that_never_comes_is_told_that_it_lapsed(template: Template) -> None:
     with Plant(template, request_lapses_s="4") as plant:
         plant.let_in(BOX)
-        with plant.running_ssh("ines.engineer", f"{ASK} --wait") as child:
+        with plant.running_ssh("engineer.one", f"{ASK} --wait") as child:
             request = wait_for_pending(plant, child)
             stdout, _ = child.communicate(timeout=30)
         assert child.returncode == 1
