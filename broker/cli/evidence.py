@@ -55,7 +55,8 @@ def list_recordings(
             person_id=None if person is None else people.require(tx, person).id,
             since=None if since is None else parse_instant(since),
         )
-    rows = [_row(one) for one in found]
+        zones = {one.id: one.time_zone for one in inventory.sites(tx)}
+    rows = [_row(one, zones[one.site_id]) for one in found]
     show(
         rows,
         ["id", "state", "person", "asset", "opened_at", "duration_s", "streams"],
@@ -173,7 +174,7 @@ def _entry(row: dict[str, Any]) -> str:
     return " ".join(f"{key}={value}" for key, value in row.items() if key not in ("id", "kind", "at_ms"))
 
 
-def _row(one: Recording) -> dict[str, Any]:
+def _row(one: Recording, zone: str) -> dict[str, Any]:
     durations = [stream.duration_us for stream in one.streams if stream.duration_us is not None]
     ended = one.session.ended_at
     length = None if ended is None else round((ended - one.session.opened_at).total_seconds(), 1)
@@ -182,7 +183,7 @@ def _row(one: Recording) -> dict[str, Any]:
         "state": one.state,
         "person": one.person,
         "asset": one.asset,
-        "opened_at": local_time(one.session.opened_at),
+        "opened_at": local_time(one.session.opened_at, zone),
         "duration_s": round(max(durations) / 1e6, 1) if durations else length,
         "streams": [stream.name for stream in one.streams],
     }

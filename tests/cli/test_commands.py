@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -56,19 +58,29 @@ def test_a_site_is_set_up_with_the_program_alone(tmp_path: Path) -> None:
     assert act(home, "asset pin bms.north", "--host-key", str(key))["state"] == "pinned"
     shown = act(home, "asset show bms.north")
     assert (shown["tcp"], shown["zone"], shown["class"], shown["accounts"]) == ([443, 502], "ot", "hazard", ["service"])
-    assert act(home, "person add ines --vendor cellmaker --name", "Ines Ä.") == {"id": "ines", "state": "added"}
-    assert act(home, "person add olga --role owner --site north --name Olga") == {"id": "olga", "state": "added"}
-    invited = act(home, "invite olga")
+    assert act(home, "person add engineer-two --vendor cellmaker --name", "Ingenieurin Ä.") == {
+        "id": "engineer-two",
+        "state": "added",
+    }
+    assert act(home, "person add owner-two --role owner --site north --name Owner") == {
+        "id": "owner-two",
+        "state": "added",
+    }
+    invited = act(home, "invite owner-two")
     assert invited["link"] == f"http://127.0.0.1:8099/enrol/{invited['code']}"
-    enrolled = act(home, "enrol ines --password-stdin", "--key", str(key), stdin="correct horse battery\n")
+    enrolled = act(home, "enrol engineer-two --password-stdin", "--key", str(key), stdin="correct horse battery\n")
     assert enrolled.keys() == {"id", "state", "handle", "totp_uri", "key_fingerprint"}
-    assert enrolled["totp_uri"].startswith("otpauth://totp/wicketgate:ines?secret=")
+    assert enrolled["totp_uri"].startswith("otpauth://totp/wicketgate:engineer-two?secret=")
     assert enrolled["key_fingerprint"].startswith("SHA256:")
     window = act(home, "window open north --vendor cellmaker --from 2099-02-24 --until 2099-02-25T16:00:00+00:00")
     assert act(home, f"window close {window['id']}") == {"id": window["id"], "state": "closed"}
     assert act(home, "ca show host")["public_key"].startswith("ssh-ed25519 ")
     assert act(home, "ledger head")["id"] == act(home, "ledger verify")["id"] > 10
-    assert act(home, "person disable ines")["state"] == act(home, "vendor disable cellmaker")["state"] == "disabled"
+    assert (
+        act(home, "person disable engineer-two")["state"]
+        == act(home, "vendor disable cellmaker")["state"]
+        == "disabled"
+    )
 
 
 def test_every_list_is_one_array_of_objects_with_an_id(shared: Deployment) -> None:
@@ -93,13 +105,22 @@ def test_an_empty_list_is_an_empty_array_and_a_word_for_people(shared: Deploymen
     assert (shared.run(*asked).out, shared.run(*asked).err) == ("", "wicketgate: no recordings\n")
 
 
-def test_times_in_lists_are_the_sites_with_offset(shared: Deployment) -> None:
-    request = shared.run("requests", "--json").json[0]
+def test_times_in_lists_are_the_sites_with_offset(deployment: Deployment) -> None:
+    request = deployment.run("requests", "--json").json[0]
     assert request["opens"] is None
     assert request["for_s"] == 7200
-    assert "at approval" in shared.run("requests").out
-    for row in shared.run("grants", "--json").json + shared.run("window", "list", "--json").json:
-        assert row["closes"][-6:] in ("+00:00", "+01:00")
+    assert "at approval" in deployment.run("requests").out
+    with closing(sqlite3.connect(deployment.home.path / "wicketgate.db")) as db, db:
+        db.execute("UPDATE site SET time_zone = 'Asia/Kolkata'")  # never UTC's offset, in summer or winter
+    for listed, column in (
+        ("window list", "closes"),
+        ("requests", "submitted_at"),
+        ("recordings", "opened_at"),
+        ("sessions", "until"),
+    ):
+        rows = deployment.run(*listed.split(), "--json").json
+        assert rows, listed
+        assert {row[column][-6:] for row in rows} == {"+05:30"}, listed
 
 
 def test_an_owner_approves_narrowed_denies_and_extends(deployment: Deployment) -> None:
