@@ -1,6 +1,6 @@
 """What every SSH connection of the bastion has in common: algorithms, limits, and a valve before its TCP buffer.
 
-Source: asyncssh.md 4 and 6, security.md PRE-1, PRE-2, PRE-8. The private names of asyncssh in use stand here and in `login`.
+Source: docs/rules.md, asyncssh and PRE-1, PRE-2, PRE-8. The private names of asyncssh in use stand here and in `login`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ SERVER_OPTIONS: Final[dict[str, Any]] = {
     "signature_algs": SIGNATURES,
     "window": WINDOW_BYTES,
 }
-# Else asyncssh reads ~/.ssh, the agent and the configuration of whoever runs it. Source: security.md AST-2.
+# Else asyncssh reads ~/.ssh, the agent and the configuration of whoever runs it. Source: docs/rules.md AST-2.
 CLIENT_OPTIONS: Final[dict[str, Any]] = {
     "config": None,
     "agent_path": None,
@@ -75,7 +75,7 @@ class Valve:
     """Open while a connection may be written to: its TCP buffer is low and no key exchange is under way.
 
     asyncssh's own pause_writing of a connection is empty, so a full TCP buffer never reaches the channels, and what is
-    written during a key exchange waits in a list without bound; both grow by a gigabyte in seconds (asyncssh.md 4).
+    written during a key exchange waits in a list without bound; both grow by a gigabyte in seconds (docs/rules.md, asyncssh).
     """
 
     def __init__(self, conn: SSHConnection) -> None:
@@ -88,16 +88,11 @@ class Valve:
 
     def is_open(self) -> bool:
         """True when a write goes straight to the socket."""
-        return self._low.is_set() and bool(self._conn._kex_complete) and not self._is_lost()
+        return self._low.is_set() and bool(self._conn._kex_complete)
 
     async def wait(self) -> None:
-        """Return once the connection may be written to.
-
-        Raises BrokenPipeError when it is lost, ConnectionAbortedError when a key exchange never ends.
-        """
+        """Return once the connection may be written to. Raises ConnectionAbortedError when a key exchange never ends."""
         await self._low.wait()
-        if self._is_lost():
-            raise BrokenPipeError("the connection is lost")
         waited_s = 0.0
         while not self._conn._kex_complete:
             if waited_s >= REKEY_LONGEST_S:
@@ -109,11 +104,6 @@ class Valve:
     def open_for_good(self) -> None:
         """Let go of whoever waits: the connection is lost and a write will say so itself."""
         self._open()
-
-    def _is_lost(self) -> bool:
-        """Each write to a transport that is closing costs a line in the log."""
-        transport = self._conn._transport
-        return transport is None or transport.is_closing()
 
     def _close(self) -> None:
         self._low.clear()
@@ -150,7 +140,7 @@ for _teller, _names in (
 def quicken(conn: SSHConnection) -> None:
     """Take out of a fresh connection what costs time at each packet and gives nothing."""
     _acknowledge_at_once(conn)
-    _send_no_ignores(conn)
+    _send_only_what_counts(conn)
     _move_keepalive_seldom(conn)
 
 
@@ -177,15 +167,17 @@ def _acknowledge_at_once(conn: SSHConnection) -> None:
         conn.data_received = receive_promptly  # type: ignore[method-assign]
 
 
-def _send_no_ignores(conn: SSHConnection) -> None:
+def _send_only_what_counts(conn: SSHConnection) -> None:
     """Send one packet where asyncssh sends two: an empty IGNORE goes before each, for ciphers in CBC mode alone.
 
     CIPHERS holds none of those; a leg that is ever allowed one must not come here. Source: RFC 4251, section 9.3.1.
+    Nothing is sent to a transport that is closing: asyncio would word a line of the log for each packet.
     """
     send = conn.send_packet
 
     def send_packet(pkttype: int, *args: bytes, handler: Any = None) -> None:
-        if pkttype != MSG_IGNORE:
+        transport = conn._transport
+        if pkttype != MSG_IGNORE and (transport is None or not transport.is_closing()):
             send(pkttype, *args, handler=handler)
 
     conn.send_packet = send_packet  # type: ignore[method-assign]
