@@ -45,7 +45,7 @@ class Proof:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What the site allows at the gate. Source: security.md section 3."""
+    """What the site allows at the gate. Source: docs/rules.md, Limits."""
 
     most_sessions: int = 4
     longest_session: timedelta = timedelta(hours=12)
@@ -86,7 +86,7 @@ def enter(
     """Decide on one channel and keep the decision, yes or no, with its ledger entries in this one transaction.
 
     session_id: of the connection's session, None for its first channel; command: of an exec, kept cut and cleaned.
-    Of several grants for the asset the one is taken that admits and ends last. Source: law 1, architecture.md steps 5 and 6.
+    Of several grants for the asset the one is taken that admits and ends last. Source: law 1, docs/architecture.md steps 5 and 6.
     """
     decision = _decide(tx, proof, login, capability, session_id, can_record, limits, also)
     if isinstance(decision, Refusal):

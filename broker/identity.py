@@ -32,7 +32,7 @@ TryId = NewType("TryId", str)
 class TryLimits:
     """How many failed tries there may be. waits: before the next one, after none, one, two, ... failures in a row.
 
-    per_person: over all doors; per_source: over all people. Source: security.md section 3, MaxAuthTries.
+    per_person: over all doors; per_source: over all people. Source: docs/rules.md, Limits (`MaxAuthTries`).
     """
 
     per_person: int = 5

@@ -1,6 +1,6 @@
 """Local doors of a process: a Unix socket, one JSON object a line asked, one answered; the kernel says who asks (SO_PEERCRED).
 
-Source: unix(7), security.md CRT-9. The clients are `broker/signer/client.py` and `broker/control_client.py`.
+Source: unix(7), docs/rules.md CRT-9. The clients are `broker/signer/client.py` and `broker/control_client.py`.
 """
 
 from __future__ import annotations

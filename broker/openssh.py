@@ -1,6 +1,6 @@
 """OpenSSH's own formats, read strictly: public keys of people and assets, and certificates at signing and at login.
 
-Source: RFC 4253 section 6.6, RFC 8709, RFC 5656, OpenSSH PROTOCOL.certkeys and PROTOCOL.u2f; security.md CRT-2 to CRT-4. What is
+Source: RFC 4253 section 6.6, RFC 8709, RFC 5656, OpenSSH PROTOCOL.certkeys and PROTOCOL.u2f; docs/rules.md CRT-2 to CRT-4. What is
 not known here is refused: a certificate that another program would read differently must not open a door.
 """
 

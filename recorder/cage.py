@@ -1,7 +1,7 @@
 """The emulator in a child process: bounded in memory, processor time and files, and unable to write anywhere but to its pipe.
 
 What it answers is data that the parent checks and cleans; a child that is taken over can lie about what was on the screen,
-not reach the terminal. Run as `python -m recorder.cage` it is the child. Source: evidence.md section 5.
+not reach the terminal. Run as `python -m recorder.cage` it is the child. Source: docs/rules.md, Evidence.
 
     request  u8 F feed, R resize (two u16), V view | u32 length | bytes
     answer   u32 length | JSON: the lines gone, nothing, or the rows

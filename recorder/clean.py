@@ -1,4 +1,4 @@
-"""Foreign text made fit for a terminal, a page or a log. PURE. Source: evidence.md section 5, E17."""
+"""Foreign text made fit for a terminal, a page or a log. PURE. Source: docs/rules.md, E17."""
 
 from __future__ import annotations
 

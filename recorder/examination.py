@@ -1,4 +1,4 @@
-"""What a stream is, found in one pass and in constant memory, never writing. Source: evidence.md 2.6, E11, E12."""
+"""What a stream is, found in one pass and in constant memory, never writing. Source: docs/rules.md, E11, E12."""
 
 from __future__ import annotations
 

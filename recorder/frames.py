@@ -1,4 +1,4 @@
-"""Our own drawing of a screen: the only bytes a replay puts on a terminal. PURE. Source: evidence.md section 5, E17.
+"""Our own drawing of a screen: the only bytes a replay puts on a terminal. PURE. Source: docs/rules.md, E17.
 
 frame  (CSI row ; 1 H, SGR 0, CSI K, (SGR, characters)*)*     rows that did not change are not drawn
 """

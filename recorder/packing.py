@@ -10,7 +10,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-# Small tables: the same size as zstd's defaults on terminal data at a third of the memory a live stream (evidence.md 2.1).
+# Small tables: the same size as zstd's defaults on terminal data at a third of the memory a live stream (docs/rules.md, Evidence).
 _OPTIONS: Final[dict[int, int]] = {
     zstd.CompressionParameter.compression_level: 3,
     zstd.CompressionParameter.window_log: 18,

@@ -1,6 +1,6 @@
 """Reading a stream: its header, its events from the beginning or from a time.
 
-Source: evidence.md 2.6. What a stream is as a whole, `examine` says.
+Source: docs/rules.md, Evidence. What a stream is as a whole, `examine` says.
 """
 
 from __future__ import annotations

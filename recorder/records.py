@@ -1,6 +1,6 @@
 """Walking a stream's records: bounded in memory, never writing, believing nothing the file says of itself.
 
-Source: evidence.md 2.6, E12, E17.
+Source: docs/rules.md, E12, E17.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Replay in a terminal by safe frames: no recorded byte is ever written to it. Source: evidence.md section 5, E17.
+"""Replay in a terminal by safe frames: no recorded byte is ever written to it. Source: docs/rules.md, E17.
 
 The recorded output is fed to an emulator, in a child process with limits (recorder/cage.py), in slices of at most 512
 characters; what is drawn is our own drawing of its screen (recorder/frames.py), cleaned in this process.

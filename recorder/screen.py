@@ -1,4 +1,4 @@
-"""What a terminal would show, behind one protocol. Source: evidence.md section 5.
+"""What a terminal would show, behind one protocol. Source: docs/rules.md, Evidence.
 
 Whatever emulates parses what a hostile asset sent: outside of tests it runs in a cage, see recorder/cage.py.
 """

@@ -1,4 +1,4 @@
-"""What could be read on the screen, line by line: lines that scrolled off, and rows that changed. Source: evidence.md section 6."""
+"""What could be read on the screen, line by line: what scrolled off, and rows that changed. Source: docs/rules.md, Evidence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Holding a stream against what the ledger says of it. Source: evidence.md section 4."""
+"""Holding a stream against what the ledger says of it. Source: docs/rules.md, Evidence."""
 
 from __future__ import annotations
 

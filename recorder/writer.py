@@ -1,6 +1,6 @@
 """Writing a stream: one write(2) a record, nothing relayed before it has returned, every error final.
 
-Source: evidence.md E1 to E4, E6, E11, section 2.4. Clocks are handed in; the recorder reads none.
+Source: docs/rules.md E1 to E4, E6, E11. Clocks are handed in; the recorder reads none.
 """
 
 from __future__ import annotations

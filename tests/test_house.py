@@ -69,6 +69,10 @@ MIRRORS: Final = re.compile(
     r"(?i)(default-|extra-)?index[-_]url|find[-_]links|UV_(DEFAULT_)?INDEX|PIP_INDEX|npm_config_registry"
 )
 
+CITED: Final = re.compile(r"(?<![\w/:.-])[\w./-]*\w\.md\b")
+RULE: Final = re.compile(r"\b(?:(?:PRE|AUT|CRT|CHN|AST|WEB|REC|TIM|FLT|SEC|SUP|LOG)-[0-9]+|E[0-9]{1,2})\b")
+LAWS: Final = range(1, 11)
+
 Sources = Mapping[str, str]
 Wall = Callable[[Sources], list[str]]
 
@@ -256,6 +260,35 @@ def nothing_names_a_machine_or_a_mirror(sources: Sources) -> list[str]:
     ]
 
 
+def every_page_and_rule_that_is_cited_is_there(sources: Sources) -> list[str]:
+    """Pages by their path, beside the file that cites them, or by their name in docs/; rules in docs/rules.md."""
+    rules = set(RULE.findall(sources.get("docs/rules.md", "")))
+    found = []
+    for path, text in sources.items():
+        if path == "tests/test_house.py":
+            continue
+        for name in CITED.findall(text):
+            page = name.removeprefix("/")
+            if not {page, f"docs/{page}", f"{path.rpartition('/')[0]}/{page}"} & sources.keys():
+                found.append(f"{path} cites {name}")
+        found += [f"{path} names {told}" for told in re.findall(r"\bissue [A-E]\b", text)]
+        if path.split("/")[0] in (*ROOMS, "systemd"):
+            found += [f"{path} cites {rule}" for rule in RULE.findall(text) if rule not in rules]
+    return found
+
+
+def every_law_is_proven_by_name(sources: Sources) -> list[str]:
+    """A test's name or docstring says `law N`; several are `laws 1 and 2` or `Laws 2, 3, 6`."""
+    named: set[int] = set()
+    for _, module in python({path: text for path, text in sources.items() if "/test_" in path}, "tests"):
+        for node in ast.walk(module):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
+                told = f"{node.name.replace('_', ' ')}. {ast.get_docstring(node) or ''}"
+                for several in re.findall(r"(?i)\blaws? (\d+(?:(?:,| and| to) ?\d+)*)\b", told):
+                    named |= {int(one) for one in re.findall(r"\d+", several)}
+    return [f"no test proves law {law} by name" for law in LAWS if law not in named]
+
+
 WALLS: Final[tuple[Wall, ...]] = (
     imports_point_down,
     libraries_stay_behind_their_fence,
@@ -269,6 +302,8 @@ WALLS: Final[tuple[Wall, ...]] = (
     no_room_is_crowded,
     no_test_sleeps,
     nothing_names_a_machine_or_a_mirror,
+    every_page_and_rule_that_is_cited_is_there,
+    every_law_is_proven_by_name,
 )
 LONG_FUNCTION = "def f():\n" + "    x = 1\n" * FUNCTION_LINES_MAX
 BREACHES: Final[tuple[tuple[Wall, Sources], ...]] = (
@@ -308,6 +343,11 @@ BREACHES: Final[tuple[tuple[Wall, Sources], ...]] = (
     (no_test_sleeps, {"tests/test_a.py": "import time\ntime.sleep(1)"}),
     (no_test_sleeps, {"tests/test_a.py": "from time import sleep as rest\nrest(1)"}),
     (nothing_names_a_machine_or_a_mirror, {"docs/a.md": "see /" + "work/notes"}),
+    (every_page_and_rule_that_is_cited_is_there, {"broker/a.py": "# see gone.md"}),
+    (every_page_and_rule_that_is_cited_is_there, {"broker/a.py": "# docs/gone.md", "docs/b.md": ""}),
+    (every_page_and_rule_that_is_cited_is_there, {"broker/a.py": "# Source: issue A 5"}),
+    (every_page_and_rule_that_is_cited_is_there, {"broker/a.py": "# AUT-11", "docs/rules.md": "AUT-1"}),
+    (every_law_is_proven_by_name, {"tests/test_a.py": "def test_law_1_x(): ...\ndef test_laws_2_and_3_y(): ..."}),
     (nothing_names_a_machine_or_a_mirror, {"Makefile": "pip install --index" + "-url https://mirror.example x"}),
 )
 # Each word of docs/architecture.md and the one thing in the code that it names: a class, a role, a table or an act.

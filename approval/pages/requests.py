@@ -40,7 +40,7 @@ class RequestList:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestView:
-    """One request with all that its owner needs to decide. Source: issue A 9, WEB-12.
+    """One request with all that its owner needs to decide. Source: WEB-12.
 
     refused: why this visitor cannot decide it, None when they can. wanted: the interval, were it approved now; None when that
     is over. window: that would cover it. given: earlier yeses; others: what else the vendor has open at the site.

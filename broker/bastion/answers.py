@@ -1,6 +1,6 @@
 """What the console's commands share: their answers and exit codes, the parser of their words, and names for showing.
 
-Source: interface.md, "The SSH door".
+Source: docs/rules.md, Faces.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Connections that have not logged in: how many there may be, in all and from one address. Source: security.md PRE-4."""
+"""Connections that have not logged in: how many there may be, in all and from one address. Source: docs/rules.md PRE-4."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What an engineer's channel may ask for, how often, and in what packets; what is refused is refused aloud.
 
-The private names of asyncssh's channel in use stand here, in `channel` and in `closing`. Source: security.md section 3.
+The private names of asyncssh's channel in use stand here, in `channel` and in `closing`. Source: docs/rules.md, Limits.
 """
 
 from __future__ import annotations

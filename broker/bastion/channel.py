@@ -1,6 +1,6 @@
 """One admitted channel between an engineer and an asset: two flows, and how each piece is written at either end.
 
-Source: asyncssh.md 4 and appendix B; security.md AST-3, AST-5.
+Source: docs/rules.md, asyncssh and AST-3, AST-5.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The console's commands: what an engineer may ask of the broker, each with plain text for people and a document for tools.
 
-Source: interface.md, "The SSH door".
+Source: docs/rules.md, Faces.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One SSH connection of an engineer: what it may open, and the session it becomes when its login names an asset.
 
-Source: security.md CHN-1 to CHN-5, PRE-4, PRE-5; asyncssh.md 3 and 5.
+Source: docs/rules.md CHN-1 to CHN-5, PRE-4, PRE-5, asyncssh.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The doors of an asset login: shell, exec and the sftp subsystem, each channel admitted, recorded and relayed.
 
-Source: asyncssh.md 4 and 5, appendix B; security.md CHN-1, CHN-5.
+Source: docs/rules.md, asyncssh and CHN-1, CHN-5.
 """
 
 from __future__ import annotations

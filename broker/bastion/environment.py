@@ -1,4 +1,4 @@
-"""What of an engineer's environment reaches an asset: LANG and LC_*, plain values, a few of them. Source: security.md CHN-5."""
+"""What of an engineer's environment reaches an asset: LANG and LC_*, plain values, a few of them. Source: docs/rules.md CHN-5."""
 
 from __future__ import annotations
 

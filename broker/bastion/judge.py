@@ -1,6 +1,6 @@
 """Whose key, certificate or code it is: the login's questions answered from the database.
 
-Source: security.md AUT-1, AUT-3 to AUT-5, AUT-9, CRT-1 to CRT-4.
+Source: docs/rules.md AUT-1, AUT-3 to AUT-5, AUT-9, CRT-1 to CRT-4.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Who comes in: an enrolled key and then one code, or a live gate certificate alone; no third way.
 
-Source: security.md AUT-1 to AUT-9, CRT-2 to CRT-4; asyncssh.md 1 and appendix A. The private names of asyncssh's
+Source: docs/rules.md AUT-1 to AUT-9, CRT-2 to CRT-4, asyncssh. The private names of asyncssh's
 authentication in use stand here.
 """
 
@@ -74,7 +74,7 @@ class KeyStep(auth._ServerPublicKeyAuth):
 
 class CodeStep(auth._ServerKbdIntAuth):
     """asyncssh's code step, with one answer to a challenge counted as it arrives: a later one in the same packet train would
-    take the first one's place unseen, and whoever sent many would have the last one judged. Source: security.md AUT-3.
+    take the first one's place unseen, and whoever sent many would have the last one judged. Source: docs/rules.md AUT-3.
     """
 
     _answered = False

@@ -1,6 +1,6 @@
 """One direction of one channel: what arrives is recorded, and only then forwarded; whoever is slow slows the other side.
 
-Source: law 4, asyncssh.md 4 and appendix B. Nothing pauses a channel while it is delivering: asyncssh would open the window
+Source: law 4; docs/rules.md, asyncssh. Nothing pauses a channel while it is delivering: asyncssh would open the window
 again in full.
 """
 

@@ -84,7 +84,7 @@ async def dial(
 ) -> AssetLeg:
     """Open the leg to the admitted asset as the admitted account. Raises UpstreamError, HostKeyMismatch for a changed key.
 
-    One deadline from the dial to the open connection. Source: law 1, security.md AST-1 to AST-4, CRT-7.
+    One deadline from the dial to the open connection. Source: law 1, docs/rules.md AST-1 to AST-4, CRT-7.
     """
     asset = admission.asset
     pinned = asyncssh.import_public_key(asset.host_key or "")

@@ -1,6 +1,6 @@
 """What must be so before anything starts; `doctor` asks the same questions. Each answer is one line that says how to mend it.
 
-Source: issue A, "Bad input"; security.md TIM-2, FLT-1.
+Source: docs/rules.md TIM-2, FLT-1.
 """
 
 from __future__ import annotations

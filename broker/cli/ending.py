@@ -1,7 +1,7 @@
 """How a command ends: foreseen refusals and the exit codes of the contract, without anything that takes time to load.
 
 0 done, 1 refused or failed, 2 wrong usage, 3 not found, 4 evidence does not verify, 5 evidence incomplete, 75 temporarily
-unavailable. Source: interface.md.
+unavailable. Source: docs/rules.md, Faces.
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ def _one_line_handler() -> logging.Handler:
 
 
 class _OneLine(logging.Formatter):
-    """One event, one line, whatever a stranger put into it; cut at 1 KiB, a traceback whole. Source: security.md LOG-1."""
+    """One event, one line, whatever a stranger put into it; cut at 1 KiB, a traceback whole. Source: docs/rules.md LOG-1."""
 
     def format(self, record: logging.LogRecord) -> str:
         told = super().format(record)

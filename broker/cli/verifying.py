@@ -1,4 +1,4 @@
-"""Holding recordings against the ledger, and the ledger against itself. Source: evidence.md 4; exit codes of interface.md."""
+"""Holding recordings against the ledger, and the ledger against itself. Source: docs/rules.md, Evidence and Faces."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def in_range(instant: datetime) -> datetime:
 def parse_text(text: str, *, what: str, longest: int = 2048, required: bool = True) -> str:
     """Take free text of a person: trimmed, bounded, without control characters but newline and tab.
 
-    Raises BrokerError(INVALID). Source: security.md WEB-9, LOG-1: a length on every field.
+    Raises BrokerError(INVALID). Source: docs/rules.md WEB-9, LOG-1: a length on every field.
     """
     kept = text.strip()
     if required and not kept:

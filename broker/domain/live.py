@@ -184,7 +184,7 @@ class LiveSession:
                 return self._warn(at)
 
     def is_over(self, at: Moment) -> bool:
-        """True from the first of both clocks on. Source: law 2; security.md TIM-1."""
+        """True from the first of both clocks on. Source: law 2; docs/rules.md TIM-1."""
         return at.wall >= self.until or at.mono_us >= self._mono_until_us
 
     def next_wake_s(self, at: Moment) -> float:

@@ -68,5 +68,5 @@ class Person:
         )
 
     def same_human(self, other: Person) -> bool:
-        """True for one human under two handles, as far as the inventory knows. Source: security.md WEB-3."""
+        """True for one human under two handles, as far as the inventory knows. Source: docs/rules.md WEB-3."""
         return self.id == other.id or bool(self.human and self.human == other.human)

@@ -84,7 +84,7 @@ class ReviewFacts:
 
 
 def review(facts: ReviewFacts, asked: Asked, *, now: datetime) -> CommissioningWindow | Refusal:
-    """Judge whether a request may stand; the answer is the window it lies in. Raises nothing. Source: issue A 5, law 2."""
+    """Judge whether a request may stand; the answer is the window it lies in. Raises nothing. Source: law 2."""
     if facts.person.vendor_id is None or facts.vendor is None:
         return Refusal(ReviewReason.NOT_AN_ENGINEER, "ask with the handle that belongs to a vendor")
     if facts.person.disabled_at is not None or facts.vendor.disabled_at is not None:

@@ -1,6 +1,6 @@
 """The signer's process: a Unix socket, one JSON line a question, one a answer; no other network.
 
-Source: security.md CRT-5, CRT-9.
+Source: docs/rules.md CRT-5, CRT-9.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What may be signed, decided from the database, and the only callers of certificate generation.
 
-Source: law 2, law 9, security.md CRT-1 to CRT-7; asyncssh.md 2. A certificate is asked for by grant or session id; its
+Source: law 2, law 9, docs/rules.md CRT-1 to CRT-7, asyncssh. A certificate is asked for by grant or session id; its
 principals, times and options are decided here and never by the caller.
 """
 

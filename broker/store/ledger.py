@@ -59,7 +59,7 @@ def append(tx: Tx, entry: LedgerEntry) -> int:
     """Write the entry into the transaction that holds its fact; gives its sequence number, the first is 1.
 
     Gapless and equal to the order of commits, over all processes: a write transaction holds the one lock from its start.
-    Source: evidence.md 3.1 and 3.2; a leaf's hash is RFC 6962's, SHA-256(00 || body).
+    Source: docs/rules.md, Evidence; a leaf's hash is RFC 6962's, SHA-256(00 || body).
     """
     body = canonical(_body(tx, entry))
     leaf = leaf_hash(body)

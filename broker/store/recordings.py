@@ -74,7 +74,7 @@ def classes_of(kind: ChannelKind) -> tuple[str, ...]:
 
 
 def folder_of(session: Session) -> str:
-    """The folder of a session's files, relative to recordings/. Source: evidence.md 2.2."""
+    """The folder of a session's files, relative to recordings/. Source: docs/rules.md, Evidence."""
     return f"{session.opened_at:%Y/%m/%d}/{session.id}"
 
 

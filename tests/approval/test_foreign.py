@@ -98,7 +98,7 @@ def test_honest_text_of_any_script_is_not_marked(plain: str) -> None:
     assert "<mark" not in str(show_foreign(plain))
 
 
-def test_hostile_names_and_reasons_are_text_on_every_page_that_shows_them(site: Running) -> None:
+def test_law_10_hostile_names_and_reasons_are_text_on_every_page_that_shows_them(site: Running) -> None:
     name, reason = 'O <img src=x onerror="alert(1)">', "</div><script>alert(1)</script>{{7*7}}\n" * 20
     with site.db.begin() as tx:
         here = inventory.load_site(tx, "kestrel")

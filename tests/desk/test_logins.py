@@ -1,4 +1,4 @@
-"""Codes, lock-out and enrolment, one set of rules for every door, on both databases. security.md AUT-3 to AUT-6, AUT-10."""
+"""Codes, lock-out and enrolment, one set of rules for every door, on both databases. docs/rules.md AUT-3 to AUT-6, AUT-10."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def test_a_client_that_goes_while_it_is_decided_leaves_nothing_open(plant: Plant
     assert "missing" not in verdicts.stdout, verdicts.stdout
 
 
-def test_a_stranger_cannot_tell_which_assets_exist(plant: Plant) -> None:
+def test_law_7_a_stranger_cannot_tell_which_assets_exist(plant: Plant) -> None:
     """By name, by short name, by any command: the same answer for what is not theirs and for what is not there."""
     plant.add_asset("hidden", 1, None)
     with plant.db.begin() as tx:  # of another firm, at a site that has no window for it

@@ -160,7 +160,7 @@ def test_an_act_ends_the_session_within_a_second_says_why_and_closes_the_door(
     assert act.back in again.stderr.decode()
 
 
-def test_kill_works_with_the_database_gone_and_the_web_not_answering(site: Plant) -> None:
+def test_law_8_kill_works_with_the_database_gone_and_the_web_not_answering(site: Plant) -> None:
     engineer = newcomer(site, "law-eight")
     granted = site.let_in(BOX, engineer=engineer)
     with Terminal(site, BOX, "echo up; exec cat", engineer=engineer) as terminal:

@@ -95,7 +95,7 @@ def part(site: Plant, name: str) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.timeout(400)
-def test_after_kill_9_the_recording_holds_every_byte_that_either_side_has_seen(template: Template) -> None:
+def test_law_4_after_kill_9_the_recording_holds_every_byte_that_either_side_has_seen(template: Template) -> None:
     rolled = random.Random(SEED)
     site = Plant(template)
     with closing(site.db), part(site, "signer"):
@@ -172,7 +172,7 @@ def files_no_longer_than(pid: int, limit_bytes: int) -> Iterator[None]:
 NOT_RECORDED = "wicketgate: the session cannot be recorded (disk); nothing unrecorded is relayed; tell the site"
 
 
-def test_a_session_ends_when_its_recording_cannot_grow_and_nothing_passes_that_is_not_in_it(site: Plant) -> None:
+def test_law_4_a_session_ends_when_its_recording_cannot_grow_and_nothing_passes_that_is_not_in_it(site: Plant) -> None:
     limit, saw = 5_000_000, site.folder / "saw"
     with files_no_longer_than(site.pid_of("broker"), limit), saw.open("wb") as out:
         command = site.ssh_command(BOX, "echo up >&2; sleep 0.2; head -c 60000000 /dev/urandom")
@@ -258,7 +258,7 @@ def hostile(site: Plant) -> Session:
     return session
 
 
-def test_replay_puts_no_recorded_control_on_the_terminal(site: Plant, hostile: Session) -> None:
+def test_law_10_replay_puts_no_recorded_control_on_the_terminal(site: Plant, hostile: Session) -> None:
     shown, title, clipboard = _replay_in_tmux(site, hostile.id)
     text = ALLOWED.sub("", shown.decode())
     assert "plain words" in text

@@ -286,7 +286,7 @@ def place(plant: Plant, reason: Reason, trap: socket.socket) -> str:
     return f"{name_of(reason)}.{site}"
 
 
-def test_an_asset_of_a_strange_site_and_one_that_is_nowhere_are_refused_alike(gate: Plant) -> None:
+def test_law_7_an_asset_of_a_strange_site_and_one_that_is_nowhere_are_refused_alike(gate: Plant) -> None:
     who = gate.newcomer("curious")
     with deaf_port() as trap, gate.db.begin() as tx:
         add_asset(tx, inventory.load_site(tx, "far"), "secret", trap.getsockname()[1], None)

@@ -173,7 +173,7 @@ def test_random_megabytes_pass_both_ways_unchanged_and_are_recorded_unchanged(op
 
 
 @pytest.mark.parametrize("data", [b"", b"\n", b"\r", b"\r\n", b"\n\r\n", b"\0", b"a\nb\r\nc\rd", b"\xff\xfe\x04\x03"])
-def test_no_byte_is_turned_into_another(open_site: Plant, data: bytes) -> None:
+def test_law_10_no_byte_is_turned_into_another(open_site: Plant, data: bytes) -> None:
     done = open_site.ssh(BOX, "cat", stdin=data)
     assert (done.returncode, done.stdout) == (0, data)
     assert after_greeting(done.stderr) == b""
@@ -402,7 +402,7 @@ def test_a_grant_opens_so_many_sessions_and_no_more(open_site: Plant) -> None:
         wait_until(lambda: open_site.ssh(BOX, "echo in").returncode == 0, what="room for another session")
 
 
-def test_a_shared_connection_opens_no_channel_that_the_grant_does_not_name(open_site: Plant) -> None:
+def test_law_1_a_shared_connection_opens_no_channel_that_the_grant_does_not_name(open_site: Plant) -> None:
     open_site.let_in(BOX, capabilities=frozenset({EXEC}), engineer=COLLEAGUE)
     control = open_site.folder / "narrow"
     with open_site.running_ssh(BOX, "echo up; cat", engineer=COLLEAGUE, options=["-M", "-S", str(control)]) as master:

@@ -70,7 +70,7 @@ pieces = st.lists(
 
 @given(pieces=pieces, columns=st.integers(1, 100), rows=st.integers(1, 30))
 @settings(max_examples=300, deadline=None)
-def test_arbitrary_output_draws_nothing_but_frames(pieces: list[bytes], columns: int, rows: int) -> None:
+def test_law_10_arbitrary_output_draws_nothing_but_frames(pieces: list[bytes], columns: int, rows: int) -> None:
     out = drawn(*pieces, size=(columns, rows))
     assert FRAME.fullmatch(out)
     places = [int(row) for row in re.findall(r"\x1b\[(\d+);1H", out)]

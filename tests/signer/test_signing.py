@@ -1,4 +1,4 @@
-"""What the signer decides, and what it lets out. Laws 2 and 9; security.md CRT-1 to CRT-7."""
+"""What the signer decides, and what it lets out. Laws 2 and 9; docs/rules.md CRT-1 to CRT-7."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ledger: append-only in the database itself, hash-linked, gapless. Law 5; evidence.md 3."""
+"""The ledger: append-only in the database itself, hash-linked, gapless. Law 5; docs/rules.md."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def test_a_daemon_says_when_it_is_ready_and_is_watched(name: str) -> None:
     assert (told["Type"], told["WatchdogSec"], told["Restart"]) == ("notify", "30", "always")
 
 
-def test_the_signer_has_no_network_and_its_callers_keep_their_names() -> None:
+def test_law_9_the_signer_has_no_network_and_its_callers_keep_their_names() -> None:
     told = dict(service("signer"))
     assert (told["RestrictAddressFamilies"], told["PrivateNetwork"]) == ("AF_UNIX", "yes")
     # In a user namespace SO_PEERCRED gives 65534 for every other account, and the signer would refuse the broker.
@@ -193,12 +193,12 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("path", READERS)
-def test_only_those_whose_job_it_is_may_read(root: Path, path: str) -> None:
+def test_law_9_only_those_whose_job_it_is_may_read(root: Path, path: str) -> None:
     assert {name for name in SERVICES if may(root, name, "-r", path)} == READERS[path]
 
 
 @pytest.mark.parametrize("path", WRITERS)
-def test_only_those_whose_job_it_is_may_write(root: Path, path: str) -> None:
+def test_law_9_only_those_whose_job_it_is_may_write(root: Path, path: str) -> None:
     assert {name for name in SERVICES if may(root, name, "-w", path)} == WRITERS[path]
 
 
