@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,9 @@ def test_any_text_that_is_written_is_read_back(text: str) -> None:
         ("web_origin", "https://gate.example/pages", "without a path"),
         ("web_origin", "https://gate.example:none", "write https://HOST"),
         ("web_origin", "javascript://gate", "write https://HOST"),
+        ("web_proxy", "10.0.0.0/8", "write one IP address"),
+        ("web_proxy", "localhost", "write one IP address"),
+        ("web_proxy", "127.0.0.1, 10.0.0.1", "write one IP address"),
         ("bastion_address", "gate.example", "does not appear to be an IPv4 or IPv6 address"),
         ("database", "sqlite:///site.db", "the whole path"),
         ("database", "postgresql://site:p@ss@host/w", "%40"),
@@ -74,6 +78,14 @@ def test_a_bad_value_is_refused_with_its_key_and_file(key: str, value: Any, want
 )
 def test_an_origin_is_a_scheme_and_a_host(origin: str) -> None:
     assert parse_settings({"web_origin": origin}, where="test").web_origin == origin
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [("", ""), ("127.0.0.1", "127.0.0.1"), ("::ffff:127.0.0.1", "127.0.0.1"), ("2001:DB8:0::1", "2001:db8::1")],
+)
+def test_the_proxy_is_read_as_peers_are_compared(written: str, read: str) -> None:
+    assert parse_settings({"web_proxy": written}, where="test").web_proxy == read
 
 
 @pytest.mark.parametrize("text", ["gate:22", "10.0.0.1:1", "[::1]:22", "[fe80::1%eth0]:22", "0.0.0.0:0", "a_b:65535"])
@@ -127,3 +139,7 @@ def test_the_home_is_the_one_named_then_the_environments_then_the_usual(tmp_path
     assert find_home(None, {"WICKETGATE_HOME": "b"}).path == Path("b")
     usual = "/var/lib/wicketgate" if Path("/var/lib/wicketgate").is_dir() else "wicketgate-home"
     assert find_home(None, {}).path == Path(usual)
+
+
+def test_without_a_word_of_the_site_the_engineer_is_warned_15_5_and_1_minutes_before_the_end() -> None:
+    assert Settings().warn_before == tuple(timedelta(minutes=one) for one in (15, 5, 1))
