@@ -83,7 +83,7 @@ class Console(asyncssh.SSHServerSession[bytes]):
     def subsystem_requested(self, subsystem: str) -> bool:
         self._keeper.note(
             f"subsystem {subsystem}", "not granted here"
-        )  # no file transfer of its own (security.md CHN-4)
+        )  # no file transfer of its own (docs/rules.md CHN-4)
         return end_refused_soon(self._chan, "the console has no subsystem; files go to and from ASSET.SITE")
 
     def data_received(self, data: bytes, datatype: int | None) -> None:
