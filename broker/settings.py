@@ -59,21 +59,6 @@ def parse_address(text: str) -> Address:
     return Address(host, int(port))
 
 
-def plain_ip(text: str) -> str | None:
-    """An IP address as peers are compared by: v4-mapped IPv6 folded, no zone; None for anything else.
-
-    >>> plain_ip("::ffff:192.0.2.7"), plain_ip("192.0.2.7:80")
-    ('192.0.2.7', None)
-    """
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
-    return str(address.ipv4_mapped or ipaddress.IPv6Address(int(address)))  # a zone may hold any text
-
-
 class Settings(BaseModel):
     """All that a site may set; each key's meaning, unit and default stand beside it and in `settings.toml`."""
 
@@ -88,9 +73,6 @@ class Settings(BaseModel):
     )
     web_origin: str = Field(
         "", description="the pages' address as people type it; empty: http:// and the listen address"
-    )
-    web_proxy: str = Field(
-        "", description="IP address of the one proxy whose X-Forwarded-For is believed; empty: nobody's is"
     )
     web_tls_certificate: str = Field(
         "", description="PEM file of the web certificate; empty: plain http, loopback only"
@@ -157,14 +139,6 @@ class Settings(BaseModel):
     @classmethod
     def _is_ip_address(cls, text: str) -> str:
         return str(ipaddress.ip_address(text)) if text else text
-
-    @field_validator("web_proxy")
-    @classmethod
-    def _is_one_proxy(cls, text: str) -> str:
-        found = plain_ip(text)
-        if text and found is None:
-            raise ValueError(f"{quoted(text)}: write one IP address, such as 127.0.0.1")
-        return found or ""
 
     @field_validator("ssh_names")
     @classmethod
