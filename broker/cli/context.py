@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 from unicodedata import east_asian_width
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from broker.cli.ending import FAILED, NOT_FOUND, Refused, clean
@@ -96,6 +97,11 @@ def origin(settings: Settings, here: Home) -> str:
     if found is None:
         raise BrokerError(Code.UNAVAILABLE, "the web port is chosen at start; start serve first, or set web_listen")
     return f"{'https' if settings.web_tls_certificate else 'http'}://{found}"
+
+
+def is_local(pages: str) -> bool:
+    """True when a link into the pages opens on this machine alone."""
+    return Address(urlsplit(pages).hostname or "", 0).is_loopback
 
 
 def running_address(path: Path) -> Address | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from broker import desk, enrolment
-from broker.cli.context import database, done, local_name, origin, read_key_file, show, stdin_line
+from broker.cli.context import database, done, is_local, local_name, origin, read_key_file, show, stdin_line
 from broker.domain.ids import SiteId
 from broker.domain.people import Role, RoleAt
 from broker.identity import Seal
@@ -92,6 +93,8 @@ def invite(handle: str, as_json: bool = JSON) -> None:
         with db.begin() as tx:
             code = enrolment.invite(tx, handle=handle, by=local_name())
     link = f"{pages}/enrol/{code}"
+    if is_local(pages):
+        print("wicketgate: this link works on this machine only; set web_origin", file=sys.stderr)
     done({"id": handle, "state": "invited", "link": link, "code": code}, f"{link}\ncode {code}", as_json=as_json)
 
 

@@ -180,10 +180,11 @@ def _the_hash() -> str:
 class Running:
     """The server in a thread of its own, on a free port, over a copy of the template."""
 
-    def __init__(self, template: Template, path: Path, *, origin: str | None = None) -> None:
-        """origin: as a site behind a proxy that ends TLS has set it; None for plain http on loopback."""
+    def __init__(self, template: Template, path: Path, *, origin: str | None = None, proxy: str = "") -> None:
+        """origin, proxy: as a site behind a proxy that ends TLS has set them; None for plain http on loopback."""
         shutil.copytree(template.path, path)
-        self.home, self.clock, self.settings = Home(path), HandClock(), Settings(web_listen="127.0.0.1:0")
+        self.home, self.clock = Home(path), HandClock()
+        self.settings = Settings(web_listen="127.0.0.1:0", web_proxy=proxy)
         self.db = Database.open(self.home.database_url(self.settings), self.clock)
         self._seeds, self._used = dict(template.seeds), dict[str, int]()
         self._clients: list[httpx2.Client] = []
