@@ -93,7 +93,7 @@ def _fill(tx: Tx, made: Template, folder: Path, seal: identity.Seal) -> None:
         windows.insert_window(tx, site=site, vendor=vendor, interval=span, by="test")
     for handle, vendor in ((ENGINEER, firm), (COLLEAGUE, firm), (STRANGER, rival)):
         people.insert_person(tx, handle=handle, name=handle, vendor_id=vendor.id, by="test")
-        made.keys[handle] = make_key(folder / handle)
+        made.keys[handle] = make_key(folder / handle.replace(".", "-"))
     for handle, role in (
         (OWNER, Role.OWNER),
         (SECOND_OWNER, Role.OWNER),
