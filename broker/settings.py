@@ -41,7 +41,8 @@ class Address:
     @property
     def is_loopback(self) -> bool:
         """True when nobody outside this machine can reach it."""
-        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+        address = plain_ip(self.host)  # 127.0.0.1.example is a name, and anybody's
+        return self.host == "localhost" or (address is not None and ipaddress.ip_address(address).is_loopback)
 
 
 def parse_address(text: str) -> Address:
@@ -59,6 +60,21 @@ def parse_address(text: str) -> Address:
     return Address(host, int(port))
 
 
+def plain_ip(text: str) -> str | None:
+    """An IP address as peers are compared by: v4-mapped IPv6 folded, no zone; None for anything else.
+
+    >>> plain_ip("::ffff:192.0.2.7"), plain_ip("192.0.2.7:80")
+    ('192.0.2.7', None)
+    """
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    return str(address.ipv4_mapped or ipaddress.IPv6Address(int(address)))  # a zone may hold any text
+
+
 class Settings(BaseModel):
     """All that a site may set; each key's meaning, unit and default stand beside it and in `settings.toml`."""
 
@@ -73,6 +89,9 @@ class Settings(BaseModel):
     )
     web_origin: str = Field(
         "", description="the pages' address as people type it; empty: http:// and the listen address"
+    )
+    web_proxy: str = Field(
+        "", description="IP address of the one proxy whose X-Forwarded-For is believed; empty: nobody's is"
     )
     web_tls_certificate: str = Field(
         "", description="PEM file of the web certificate; empty: plain http, loopback only"
@@ -139,6 +158,14 @@ class Settings(BaseModel):
     @classmethod
     def _is_ip_address(cls, text: str) -> str:
         return str(ipaddress.ip_address(text)) if text else text
+
+    @field_validator("web_proxy")
+    @classmethod
+    def _is_one_proxy(cls, text: str) -> str:
+        found = plain_ip(text)
+        if text and found is None:
+            raise ValueError(f"{quoted(text)}: write one IP address, such as 127.0.0.1")
+        return found or ""
 
     @field_validator("ssh_names")
     @classmethod

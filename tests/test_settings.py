@@ -49,6 +49,7 @@ def test_any_text_that_is_written_is_read_back(text: str) -> None:
         ("ssh_listen", 2222, "valid string"),
         ("ssh_names", ["a b"], "'a b' is no host name"),
         ("web_listen", "0.0.0.0:443", "outside loopback needs web_tls_certificate"),
+        ("web_listen", "127.0.0.1.example:8080", "outside loopback needs web_tls_certificate"),
         ("web_tls_key", "/key", "go together"),
         ("web_origin", "gate.example", "write https://HOST"),
         ("web_origin", "https://gate.example/pages", "without a path"),

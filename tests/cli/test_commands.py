@@ -14,6 +14,7 @@ from broker.clock import SystemClock
 from tests.cli.deployment import HOUR, OWNER, Deployment, leaves, local, public_key, run_here, run_program
 
 CLOCK = SystemClock()
+LINK_IS_LOCAL = "wicketgate: this link works on this machine only; set web_origin\n"
 LISTS = (
     "site list",
     "zone list plant",
@@ -37,7 +38,7 @@ def act(home: Path, line: str, *more: str, stdin: str = "") -> Any:
     words = ("--home", str(home), *line.split(), *more, "--json")
     real = words[2] in ("init", "site", "enrol")
     done = run_program(*words, stdin=stdin) if real else run_here(*words, stdin=stdin.encode())
-    assert (done.status, done.err) == (0, ""), (line, done)
+    assert (done.status, done.err) == (0, LINK_IS_LOCAL if words[2] == "invite" else ""), (line, done)
     told = done.json
     assert isinstance(told, dict)
     assert {"id", "state"} <= told.keys()
@@ -81,6 +82,27 @@ def test_a_site_is_set_up_with_the_program_alone(tmp_path: Path) -> None:
         == act(home, "vendor disable cellmaker")["state"]
         == "disabled"
     )
+
+
+@pytest.mark.parametrize(
+    ("origin", "warned"),
+    [
+        ("", LINK_IS_LOCAL),
+        ("http://localhost:8080", LINK_IS_LOCAL),
+        ("https://[::1]", LINK_IS_LOCAL),
+        ("https://127.0.0.1.gate.example", ""),
+        ("https://gate.example", ""),
+        ("https://192.0.2.7:8443", ""),
+    ],
+)
+def test_an_invitation_that_works_on_this_machine_only_says_so(
+    deployment: Deployment, origin: str, warned: str
+) -> None:
+    deployment.set(web_listen='"127.0.0.1:8099"', web_origin=f'"{origin}"')
+    done = deployment.run("invite", OWNER)
+    link, code = done.out.splitlines()
+    assert (done.status, done.err) == (0, warned)
+    assert link == f"{origin or 'http://127.0.0.1:8099'}/enrol/{code.removeprefix('code ')}"
 
 
 def test_every_list_is_one_array_of_objects_with_an_id(shared: Deployment) -> None:
