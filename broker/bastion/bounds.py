@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import asyncssh
 
+from broker.bastion.backlog import join_backlog
 from broker.bastion.closing import end_refused_soon, keep_open_until_exit
 from broker.bastion.environment import VARIABLES_MAX
 from broker.bastion.transport import PACKET_MIN_BYTES, WINDOW_BYTES
@@ -49,6 +50,7 @@ def bounded_channel(
     """
     chan: asyncssh.SSHServerChannel[bytes] = conn.create_server_channel(encoding=None, window=WINDOW_BYTES)
     keep_open_until_exit(chan)
+    join_backlog(chan)
     _want_whole_packets(chan, note, unopened)
     _count_requests(chan, note)
     _take_few_variables(chan)

@@ -14,6 +14,7 @@ from typing import Any
 
 import asyncssh
 
+from broker.bastion.backlog import join_backlog
 from broker.bastion.closing import REFUSED_EXIT
 from broker.bastion.evidence import ChannelRecording, piece_signal, piece_size, signal_piece
 from broker.bastion.relay import Flow
@@ -176,6 +177,7 @@ class _FromAsset(asyncssh.SSHClientSession[bytes]):
         if chan._send_pktsize < PACKET_MIN_BYTES:
             chan.abort()
             raise UpstreamError(f"the asset takes packets of {chan._send_pktsize} bytes, {PACKET_MIN_BYTES} at least")
+        join_backlog(chan)
 
     def data_received(self, data: bytes, datatype: int | None) -> None:
         self._line.down.feed(Piece(Verb.DATA if datatype is None else Verb.STDERR, data))

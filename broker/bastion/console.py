@@ -26,6 +26,8 @@ from broker.gate import Proof
 
 log = logging.getLogger("broker.bastion.console")
 LINE_MAX: Final = 4096
+KEYS_A_TURN: Final = 1024
+"""Bytes looked at in one turn of the loop, so that whoever pastes megabytes holds up nobody else."""
 LINES_MAX: Final = 16
 """Lines that may wait for their turn; whoever sends more is held back."""
 PROMPT: Final = "wicketgate> "
@@ -62,6 +64,7 @@ class Console(asyncssh.SSHServerSession[bytes]):
         self._task: asyncio.Task[None] | None = None
         self._waiting: asyncio.Task[None] | None = None
         self._lines: asyncio.Queue[str | Answer | None] = asyncio.Queue()
+        self._next_turn: asyncio.Handle | None = None
         self._room = asyncio.Event()
         self._room.set()
 
@@ -109,7 +112,7 @@ class Console(asyncssh.SSHServerSession[bytes]):
             self._interrupt()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        for task in (self._task, self._running, self._waiting):
+        for task in (self._task, self._running, self._waiting, self._next_turn):
             if task is not None:
                 task.cancel()
         self._keeper.channel_gone(begun=self._task is not None)
@@ -126,9 +129,11 @@ class Console(asyncssh.SSHServerSession[bytes]):
             del self._typed[:last]  # as a terminal does: what was typed before ^C and waits is forgotten
             while not self._lines.empty():
                 self._lines.get_nowait()
-            self._key(self._typed.pop(0))
-        while self._typed and not self._is_held():
-            self._key(self._typed.pop(0))
+            self._take_keys(1)
+        if not self._is_held():
+            self._take_keys(KEYS_A_TURN)
+        if self._typed and self._next_turn is None and not self._is_held():
+            self._next_turn = asyncio.get_running_loop().call_soon(self._read_on)
         if self._ended and not self._typed:
             self._ended = False
             self._lines.put_nowait(None)
@@ -137,6 +142,20 @@ class Console(asyncssh.SSHServerSession[bytes]):
         if bool(self._typed) != self._held:
             self._held = not self._held
             asyncio.get_running_loop().call_soon(self._hold if self._held else self._let_go)
+
+    def _take_keys(self, most: int) -> None:
+        """Take up to so many; from the front by position, for each byte that is removed moves all that follow it."""
+        taken = 0
+        for byte in bytes(self._typed[:most]):
+            if taken and self._is_held():
+                break
+            self._key(byte)
+            taken += 1
+        del self._typed[:taken]
+
+    def _read_on(self) -> None:
+        self._next_turn = None
+        self._read_keys()
 
     def _is_held(self) -> bool:
         return self._lines.qsize() >= LINES_MAX or not self._can_write()

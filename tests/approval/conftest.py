@@ -30,9 +30,12 @@ def standing_site(template: Template, tmp_path_factory: pytest.TempPathFactory) 
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's chromium; nothing is downloaded, nothing is asked of the network."""
+    """Debian's chromium; nothing is downloaded, nothing is asked of the network.
+
+    One a module: while Playwright runs, no other event loop can be run in this process.
+    """
     chromium = shutil.which("chromium")
     assert chromium is not None, "install chromium"
     quiet = ["--disable-quic", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
