@@ -14,7 +14,7 @@ from approval.guard import Origin
 from approval.visitors import Visit, Visitor, require_visitor
 from broker.clock import Clock
 from broker.identity import Seal, TryLimits
-from broker.settings import Home, Settings
+from broker.settings import Home, Settings, plain_ip
 from broker.store import web_sessions
 from broker.store.db import Database, Tx
 
@@ -105,5 +105,14 @@ async def act(
 
 
 def source_of(request: Request) -> str:
-    """The true peer's address; forwarded headers are not believed. Source: AUT-4."""
-    return request.client.host if request.client is not None else "local"
+    """Whose address tries are counted by and the ledger names: the TCP peer's, or what `web_proxy` says it forwards for.
+
+    Only the rightmost value is the proxy's own; what stands left of it came from whoever asked. Source: AUT-4.
+    """
+    if request.client is None:
+        return "local"
+    peer = plain_ip(request.client.host) or request.client.host
+    if peer != web_of(request).settings.web_proxy:
+        return peer
+    told = request.headers.getlist("x-forwarded-for")
+    return plain_ip(told[-1].rpartition(",")[2].strip()) or peer if told else peer
