@@ -6,7 +6,9 @@ import asyncio
 import socket
 import sqlite3
 import subprocess
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +18,7 @@ import asyncssh
 
 from benchmarks.peers import account, make_key
 from broker.store import people
-from tests.e2e.site import BOX, ENGINEER, PROGRAM, STRANGER, Plant, Template, read_until, sshd_with, wait_until
+from tests.e2e.site import BOX, CLOCK, ENGINEER, PROGRAM, STRANGER, Plant, Template, read_until, sshd_with, wait_until
 
 
 async def connect(plant: Plant, login: str, engineer: str = ENGINEER) -> asyncssh.SSHClientConnection:
@@ -130,6 +132,38 @@ def test_nobody_enters_before_a_kill_that_the_database_had_no_ear_for(plant: Pla
     done = plant.ssh(BOX, "echo in")
     assert (done.returncode, done.stdout) == (255, b"")
     assert b"grant suspended" in done.stderr
+
+
+def test_megabytes_pasted_into_the_console_hold_up_nobody(plant: Plant) -> None:
+    """Nor do as many one-byte packets to a program that does not read."""
+    go, done = plant.folder / "go", threading.Event()
+    plant.let_in()
+
+    async def paste() -> None:
+        console, asset = await connect(plant, ENGINEER), await connect(plant, BOX)
+        async with console, asset:
+            prompt = await console.create_process(encoding=None)
+            deaf = await asset.create_process(f"while [ ! -e {go} ]; do sleep .1; done; cat >/dev/null", encoding=None)
+            prompt.stdin.write(b"whoami\n" * 40 + b"a" * 2_000_000)
+            deaf.stdin.write(bytes(3_200_000))
+            for _ in range(100_000):
+                deaf.stdin.write(b"x")
+            go.touch()
+            await asyncio.to_thread(done.wait, 60)
+
+    with plant.running_ssh(BOX, "cat") as colleague, ThreadPoolExecutor(1) as pasting:
+        assert colleague.stdin is not None
+        pasted, longest = pasting.submit(asyncio.run, paste()), 0
+        for _ in range(400):
+            began = CLOCK.monotonic_us()
+            colleague.stdin.write(b"x")
+            read_until(colleague, b"x", within_s=60)
+            longest = max(longest, CLOCK.monotonic_us() - began)
+            done.wait(0.02)
+        assert go.exists()
+        done.set()
+        pasted.result()
+    assert longest < 4_000_000, "14 and 68 s before what waits was joined and keys were read in turns"
 
 
 @contextmanager
