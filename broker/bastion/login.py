@@ -75,9 +75,7 @@ class KeyStep(auth._ServerPublicKeyAuth):
 
 
 class CodeStep(auth._ServerKbdIntAuth):
-    """asyncssh's code step, with one answer to a challenge counted as it arrives: a later one in the same packet train would
-    take the first one's place unseen, and whoever sent many would have the last one judged. Source: docs/rules.md AUT-3.
-    """
+    """asyncssh's code step, with one answer to a challenge, counted as it arrives. Source: docs/rules.md AUT-3."""
 
     _answered = False
 
@@ -186,7 +184,7 @@ class Login(asyncssh.SSHServer):
         self._asked = True
         return "", "", "", [(PROMPT, False)]
 
-    # A plain def: asyncssh cancels a coroutine that still judges when the next answer comes, and the try would be lost.
+    # A plain def that hands the judging to a task of its own: a try counts whatever becomes of the connection (AUT-3).
     def validate_kbdint_response(self, username: str, responses: Sequence[str]) -> Any:
         if not self._asked or self.proof is None or self._tries.answers >= self.house.tries_per_connection:
             raise refusal("too many answers")

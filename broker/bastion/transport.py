@@ -74,8 +74,7 @@ CLIENT_OPTIONS: Final[dict[str, Any]] = {
 class Valve:
     """Open while a connection may be written to: its TCP buffer is low and no key exchange is under way.
 
-    asyncssh's own pause_writing of a connection is empty, so a full TCP buffer never reaches the channels, and what is
-    written during a key exchange waits in a list without bound; both grow by a gigabyte in seconds (docs/rules.md, asyncssh).
+    So that a full TCP buffer reaches the channels, and nothing piles up while keys are exchanged (docs/rules.md, asyncssh).
     """
 
     def __init__(self, conn: SSHConnection) -> None:
