@@ -43,13 +43,17 @@ def site(template: Template) -> Iterator[Plant]:
 
 @asynccontextmanager
 async def connected(
-    site: Plant, login: str = BOX, engineer: str = ENGINEER, receives_bytes: int = 0
+    site: Plant, login: str = BOX, engineer: str = ENGINEER, keeps_bytes: int = 0
 ) -> AsyncIterator[Any]:
-    """A hand-made client of an engineer with a certificate. receives_bytes: what its kernel keeps unread, 0 for the usual."""
+    """A hand-made client of an engineer with a certificate. keeps_bytes: what its kernel keeps each way, 0 for the usual."""
     pair = (str(site.keys[engineer]), str(site.certificate(engineer)))
     sock = socket.socket()
-    if receives_bytes:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receives_bytes)
+    if keeps_bytes:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, keeps_bytes)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, keeps_bytes)
+        sock.setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536
+        )  # with short segments the other kernel keeps little too
     sock.connect(("127.0.0.1", site.port))
     sock.setblocking(False)
     conn = await asyncssh.connect(
@@ -255,12 +259,12 @@ async def test_of_a_flood_of_sizes_the_newest_arrives_and_of_signals_a_few(site:
 
 async def test_a_client_that_asks_for_answers_and_reads_none_is_not_heard_any_more(site: Plant) -> None:
     memory = Memory(site)
-    async with connected(site, receives_bytes=8192) as conn:
+    async with connected(site, keeps_bytes=8192) as conn:
         run = await conn.create_process("echo up; exec sleep 60", encoding=None)
         assert await run.stdout.readline() == b"up\n"
         conn._transport.pause_reading()
         waiting = conn._transport.get_write_buffer_size
-        for _ in range(500):
+        for _ in range(300):
             for _ in range(500):  # each is answered with a reason
                 conn.send_packet(
                     MSG_CHANNEL_OPEN, String("nothing@example.com"), UInt32(0), UInt32(2**21), UInt32(2**15)
