@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -30,16 +32,18 @@ def test_the_environment_is_made_once_and_found_at_once_after(tmp_path: Path) ->
 
 
 @pytest.fixture
-def bare(tmp_path: Path) -> Path:
+def bare() -> Iterator[Path]:
     """A copy of the script where any account may read it, beside a folder of programs with nothing but what it calls."""
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(0o755)
-    (tmp_path / ".ci").mkdir()
-    shutil.copy(SETUP, tmp_path / ".ci/setup.sh")
-    (tmp_path / "bin").mkdir()
-    for name in OWN:
-        (tmp_path / "bin" / name).symlink_to(shutil.which(name) or name)
-    return tmp_path
+    with tempfile.TemporaryDirectory(prefix="wg-") as folder:  # not below pytest's own, which is one account's alone
+        path = Path(folder)
+        path.chmod(0o755)
+        (path / ".ci").mkdir()
+        shutil.copy(SETUP, path / ".ci/setup.sh")
+        (path / ".ci/setup.sh").chmod(0o755)
+        (path / "bin").mkdir()
+        for name in OWN:
+            (path / "bin" / name).symlink_to(shutil.which(name) or name)
+        yield path
 
 
 def looked_for(bare: Path) -> subprocess.CompletedProcess[str]:

@@ -295,8 +295,10 @@ async def test_many_answers_to_one_challenge_close_the_connection_and_the_first_
     newcomer = guarded.newcomer("greta")
     good = guarded.code(newcomer)
     answers = [wrong(good), *[good] * 20]
-    with pytest.raises(asyncssh.DisconnectError, match="too many answers"):
+    # Its words, or the socket closed under a client that still writes: which of them comes first is the kernel's to say.
+    with pytest.raises((asyncssh.DisconnectError, ConnectionError)) as told:
         await asyncssh.connect(**options(guarded, newcomer, client_factory=lambda: Greedy(answers)))
+    assert isinstance(told.value, ConnectionError) or "too many answers" in str(told.value)
     # A try that the server began is finished by then or soon; one that is counted asks for a wait.
     wait_until(lambda: guarded.ssh("gate", code=good, engineer=newcomer, bare=True).returncode == 0, within_s=20)
     assert [one["why"] for one in refusals(guarded, newcomer) if one["why"] != "locked"] in ([], ["wrong code"])
