@@ -30,7 +30,13 @@ def encode_leb(number: int) -> bytes:
 
 def encode_event_head(code: Code, dt_us: int, length: int) -> bytes:
     """What stands before an event's bytes; dt_us: microseconds since the event before it in the stream, 1 or more."""
-    return bytes((code,)) + encode_leb(dt_us) + encode_leb(length)
+    head = bytearray((code,))
+    for number in (dt_us, length):  # encode_leb's loop, without a call and a copy each: it is done at every keystroke
+        while number > 0x7F:
+            head.append(number & 0x7F | 0x80)
+            number >>= 7
+        head.append(number)
+    return bytes(head)
 
 
 def decode_events(plain: bytes, *, after_us: int, offset: int) -> Iterator[Event]:

@@ -198,7 +198,7 @@ def decode_header(line: bytes) -> Header:
 
 def encode_record(kind: RecordType, *body: bytes) -> bytes:
     """One record; its body may come in parts, which are copied once. Raises FormatError when the body is too long."""
-    length = sum(map(len, body))
+    length = len(body[0]) if len(body) == 1 else sum(map(len, body))
     if length > BODY_MAX_BYTES:
         raise FormatError("record too long", offset=length)
     return b"".join((_HEAD.pack(length << 8 | kind), *body))

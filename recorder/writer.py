@@ -199,18 +199,26 @@ class StreamWriter:
         if self._filled >= SEGMENT_MAX_BYTES or now - self._segment_us > SEGMENT_MAX_US:
             self._open_segment(now, bulk=now - self._segment_us < BULK_US)
             now = self._clock.now()
-        parts: list[bytes] = []
-        for code, data in items:
-            now = self._clock.now() if parts else now
-            parts += encode_event_head(code, now - self._last_us, len(data)), data
+        if len(items) == 1:
+            ((code, data),) = items
+            parts = [encode_event_head(code, now - self._last_us, len(data)), data]
             self._bytes += len(data)
             self._last_us = now
+        else:
+            parts = []
+            for code, data in items:
+                now = self._clock.now() if parts else now
+                parts += encode_event_head(code, now - self._last_us, len(data)), data
+                self._bytes += len(data)
+                self._last_us = now
         self._events += len(items)
-        self._filled += sum(map(len, parts))
         if self._compressor is None:
+            self._filled += sum(map(len, parts))
             self._write(encode_record(RecordType.DATA, *parts))
         else:
-            self._write(encode_record(RecordType.DATA, self._compressor.flush(b"".join(parts))))
+            plain = b"".join(parts)
+            self._filled += len(plain)
+            self._write(encode_record(RecordType.DATA, self._compressor.flush(plain)))
 
     def _open_segment(self, now: int, *, bulk: bool) -> None:
         self._end_frame()

@@ -19,6 +19,7 @@ from broker.bastion.closing import REFUSED_EXIT
 from broker.bastion.evidence import ChannelRecording, piece_signal, piece_size, signal_piece
 from broker.bastion.relay import Flow
 from broker.bastion.sessions import AssetSession
+from broker.bastion.short_way import ShortWay
 from broker.bastion.transport import PACKET_MIN_BYTES, WINDOW_BYTES, Valve
 from broker.bastion.upstream import UpstreamError
 from broker.domain.ids import quoted
@@ -45,6 +46,8 @@ class RelayedChannel:
         self.number = opened.number
         self.recording = opened.recording
         self._chan = chan
+        self._short_down = ShortWay(chan)
+        self._short_up: ShortWay | None = None
         self._session = opened.session
         self._terminal = terminal
         self._far: asyncssh.SSHClientChannel[bytes] | None = None
@@ -90,7 +93,7 @@ class RelayedChannel:
                 )
         except TimeoutError:  # ends the session: a channel opened later would hold a window that nobody reads
             raise UpstreamError(f"{self._session.admission.asset.login} did not open the channel in time") from None
-        self._far = far
+        self._far, self._short_up = far, ShortWay(far)
         return far
 
     async def _until_over(self, pumping: list[asyncio.Task[None]]) -> None:
@@ -125,12 +128,12 @@ class RelayedChannel:
 
     # How a piece is written
     def _send_up(self, piece: Piece) -> bool:
-        far = self._far
-        if far is None:
+        far, short = self._far, self._short_up
+        if far is None or short is None:
             raise BrokenPipeError("the asset's channel is not open")
         match piece.verb:
             case Verb.DATA:
-                far.write(piece.data)
+                short.write(piece.data)
             case Verb.EOF:
                 far.write_eof()
             case Verb.RESIZE:
@@ -146,7 +149,7 @@ class RelayedChannel:
     def _send_down(self, piece: Piece) -> bool:
         match piece.verb:
             case Verb.DATA:
-                self._chan.write(piece.data)
+                self._short_down.write(piece.data)
             case Verb.STDERR:
                 self._chan.write_stderr(piece.data)
             case Verb.EOF:

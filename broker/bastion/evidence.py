@@ -19,7 +19,7 @@ from broker.domain.session import ChannelKind
 from recorder.format import Code, Header, StreamClass
 from recorder.writer import GroupSync, RecordingFailed, SessionClock, StreamWriter
 
-_DOWN: Final = {Verb.DATA: Code.OUT, Verb.STDERR: Code.ERR, Verb.EOF: Code.EOF}
+_DOWN: Final = {Verb.STDERR: Code.ERR, Verb.EOF: Code.EOF}
 _UP: Final = {Verb.DATA: Code.IN, Verb.EOF: Code.EOF}
 RECORD_MAX_BYTES: Final = 256 * 1024
 SAID_MAX_CHARS: Final = 1024
@@ -74,6 +74,7 @@ class ChannelRecording:
                 self._writers[klass] = writer
                 place.sync.register(writer)
             self._first = self._writers[classes[0]]
+            self._typed = self._writers.get(StreamClass.TYPED)
             self._first.put(Code.MARK, _json({"opened": opening}))
         except BaseException:
             self.abandon()
@@ -81,14 +82,18 @@ class ChannelRecording:
 
     def put(self, batch: Batch) -> None:
         """Take a batch; returns once write(2) has taken every piece of it. Raises RecordingFailed. Source: law 4, E1."""
-        if StreamClass.WIRE in self._writers:
-            self._put(StreamClass.WIRE, [self._wire(batch.direction, piece) for piece in batch.pieces])
-        elif batch.direction is Direction.DOWN:
-            self._put(StreamClass.SCREEN, [_down(piece) for piece in batch.pieces])
+        is_down, pieces = batch.direction is Direction.DOWN, batch.pieces
+        if self._typed is None:
+            self._first.put_batch([_wire(is_down, piece) for piece in pieces])
+        elif is_down:
+            self._first.put_batch([_down(piece) for piece in pieces])
+        elif len(pieces) == 1 and pieces[0].verb is Verb.DATA:  # a keystroke
+            self._typed.put_batch([(Code.IN, pieces[0].data)])
         else:
-            self._put(StreamClass.TYPED, [_up(piece) for piece in batch.pieces if piece.verb is not Verb.RESIZE])
-            sizes = [(Code.RESIZE, piece.data) for piece in batch.pieces if piece.verb is Verb.RESIZE]
-            self._put(StreamClass.SCREEN, sizes)
+            if typed := [_up(piece) for piece in pieces if piece.verb is not Verb.RESIZE]:
+                self._typed.put_batch(typed)
+            if sizes := [(Code.RESIZE, piece.data) for piece in pieces if piece.verb is Verb.RESIZE]:
+                self._first.put_batch(sizes)
 
     def mark(self, what: str, text: str) -> None:
         """Note what the bastion itself told the engineer, or why it ended. Raises RecordingFailed."""
@@ -144,16 +149,6 @@ class ChannelRecording:
             StreamHead(stream=writer.path.stem, length=head.length, sha256=head.sha256) for _, writer, head in heads
         )
 
-    def _put(self, klass: StreamClass, items: list[tuple[Code, bytes]]) -> None:
-        if items:
-            self._writers[klass].put_batch(items)
-
-    @staticmethod
-    def _wire(direction: Direction, piece: Piece) -> tuple[Code, bytes]:
-        if piece.verb is Verb.DATA:
-            return (Code.TO_ASSET if direction is Direction.UP else Code.FROM_ASSET), piece.data
-        return _up(piece) if direction is Direction.UP else _down(piece)
-
 
 async def open_recording(place: Place, *, channel: int, kind: ChannelKind, opening: dict[str, str]) -> ChannelRecording:
     """A new recording, made in a thread. Raises RecordingFailed, also when the disk does not answer."""
@@ -172,7 +167,15 @@ def _let_go(made: asyncio.Future[ChannelRecording]) -> None:
         made.result().abandon()
 
 
+def _wire(is_down: bool, piece: Piece) -> tuple[Code, bytes]:
+    if piece.verb is Verb.DATA:
+        return (Code.FROM_ASSET if is_down else Code.TO_ASSET), piece.data
+    return _down(piece) if is_down else _up(piece)
+
+
 def _down(piece: Piece) -> tuple[Code, bytes]:
+    if piece.verb is Verb.DATA:  # before any table: an enum's hash is written in Python
+        return Code.OUT, piece.data
     if piece.verb in _DOWN:
         return _DOWN[piece.verb], piece.data
     if piece.verb is Verb.EXIT_SIGNAL:

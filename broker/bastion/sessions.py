@@ -135,15 +135,12 @@ class AssetSession:
 
     def record(self, batch: Batch) -> bool:
         """Law 4 in one place: Arrived, Record, write(2), Recorded, Forward. True when the batch may go on."""
-        for command in self._handle(Arrived(batch)):
-            if isinstance(command, Record) and self._put(command.batch):
-                return any(isinstance(after, Forward) for after in self.handle(Recorded(command.batch)))
-            self._perform(command)
-        return False
+        return self._traffic(Arrived(batch), Record) and self._put(batch) and self._traffic(Recorded(batch), Forward)
 
     def handle(self, event: Event) -> list[Command]:
         """Give an event to the LiveSession and perform what it commands; gives the commands back."""
-        commands = self._handle(event)
+        commands = self.live.handle(event, at=moment(self._clock))
+        self._arm()
         for command in commands:
             self._perform(command)
         return commands
@@ -178,11 +175,15 @@ class AssetSession:
         self._unsettled.add(work)
         work.add_done_callback(self._unsettled.discard)
 
-    def _handle(self, event: Event) -> list[Command]:
-        commands = self.live.handle(event, at=moment(self._clock))
-        if not isinstance(event, Arrived | Recorded):  # traffic moves no deadline
-            self._arm()
-        return commands
+    def _traffic(self, event: Arrived | Recorded, wanted: type[Command]) -> bool:
+        """Give traffic to the LiveSession; whether it commands what is wanted for all of it. It moves no deadline."""
+        going_on = False
+        for command in self.live.handle(event, at=moment(self._clock)):
+            if type(command) is wanted:
+                going_on = True
+            else:
+                self._perform(command)
+        return going_on
 
     def _put(self, batch: Batch) -> bool:
         line = self.lines.get(batch.channel)

@@ -15,6 +15,8 @@ from asyncssh.constants import MSG_IGNORE
 from asyncssh.logging import SSHLogger
 from asyncssh.packet import SSHPacketLogger
 
+from broker.bastion.short_way import receive_short
+
 KEX: Final = ["mlkem768x25519-sha256", "curve25519-sha256", "curve25519-sha256@libssh.org"]
 CIPHERS: Final = ["aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes256-ctr"]
 MACS: Final = ["hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com"]
@@ -138,6 +140,7 @@ for _teller, _names in (
 
 def quicken(conn: SSHConnection) -> None:
     """Take out of a fresh connection what costs time at each packet and gives nothing."""
+    receive_short(conn)
     _acknowledge_at_once(conn)
     _send_only_what_counts(conn)
     _move_keepalive_seldom(conn)
@@ -159,7 +162,7 @@ def _acknowledge_at_once(conn: SSHConnection) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)  # not lasting: the kernel takes it back
         left -= 1
         if not left:
-            del conn.data_received
+            conn.data_received = receive  # type: ignore[method-assign]
         receive(data, datatype)
 
     if sock is not None:

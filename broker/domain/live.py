@@ -11,7 +11,8 @@ from broker.domain.policy import Admission
 from broker.domain.session import EndReason
 
 
-@dataclass(frozen=True, slots=True)
+# What is made anew for each keystroke is not frozen: that triples what making one costs. Nobody changes it all the same.
+@dataclass(slots=True)
 class Moment:
     """The wall clock and a clock that cannot be set, read together. Source: law 2, the end is min(wall, monotonic)."""
 
@@ -39,7 +40,7 @@ class Verb(StrEnum):
     EXIT_SIGNAL = "exit signal"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Piece:
     """One piece of traffic. data: the bytes, or the canonical text of what was said (cols x rows, a signal's name, a status)."""
 
@@ -47,7 +48,7 @@ class Piece:
     data: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Batch:
     """What one side sent on one channel in one turn of the loop, in order."""
 
@@ -57,14 +58,14 @@ class Batch:
 
 
 # Events: what has happened.
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Arrived:
     """A side sent something."""
 
     batch: Batch
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Recorded:
     """write(2) has returned for everything in the batch."""
 
@@ -102,14 +103,14 @@ Event = Arrived | Recorded | RecorderFailed | Ended | Moved | Tick
 
 
 # Commands: what is to be done.
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Record:
     """Put the batch into the recording, then come back with Recorded."""
 
     batch: Batch
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Forward:
     """Send the batch on; made from Recorded and from nothing else (law 4)."""
 
