@@ -6,6 +6,26 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
 
+from broker.domain.authority import (
+    ApprovalVoided,
+    CaRetired,
+    CaRotated,
+    ClassRuleChanged,
+    ClockBehind,
+    DrillRun,
+    GrantExtended,
+    IsolationHookRan,
+    IsolationRaised,
+    IsolationRestored,
+    Restored,
+    SeparationNoted,
+    SessionFrozen,
+    SessionHeld,
+    SessionLocked,
+    SessionUnfrozen,
+    SessionUnlocked,
+    Suspended,
+)
 from broker.domain.capability import Capability
 from broker.domain.ids import AccessRequestId, AssetId, GrantId, PersonId, SessionId, SiteId, VendorId, WindowId
 from broker.domain.session import ChannelKind, EndReason
@@ -256,7 +276,7 @@ class RecordingViewed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PersonChanged:
-    """act: added, invited, enrolled, disabled, key added, key removed, password set."""
+    """act: added, invited, enrolled, disabled, key added, key removed, password set, rights changed."""
 
     kind: ClassVar[str] = "person.changed"
     person_id: PersonId
@@ -295,6 +315,8 @@ class WindowOpened:
     pattern: str
     phase: str
     by: str
+    time_zone: str = ""
+    daily: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -310,6 +332,8 @@ class WindowExtended:
     window_id: WindowId
     closes: datetime
     by: str
+    reason: str = ""
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -350,4 +374,22 @@ LedgerEntry = (
     | WindowClosed
     | WindowExtended
     | ProcessStarted
+    | SessionFrozen
+    | SessionUnfrozen
+    | SessionLocked
+    | SessionUnlocked
+    | SessionHeld
+    | Suspended
+    | Restored
+    | GrantExtended
+    | ApprovalVoided
+    | ClassRuleChanged
+    | IsolationRaised
+    | IsolationHookRan
+    | SeparationNoted
+    | IsolationRestored
+    | CaRotated
+    | CaRetired
+    | DrillRun
+    | ClockBehind
 )

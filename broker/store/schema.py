@@ -19,6 +19,15 @@ from sqlalchemy import (
 )
 
 from broker.store.columns import SEQ, Length, instant, key, metadata, of, one_of, rising, text
+from broker.store.schema_people import invitation as invitation
+from broker.store.schema_people import login_try as login_try
+from broker.store.schema_people import person as person
+from broker.store.schema_people import person_key as person_key
+from broker.store.schema_people import person_password as person_password
+from broker.store.schema_people import person_role as person_role
+from broker.store.schema_people import person_totp as person_totp
+from broker.store.schema_people import source_penalty as source_penalty
+from broker.store.schema_people import web_session as web_session
 
 site = Table("site", metadata, key(), text("name", unique=True), text("time_zone"))
 zone = Table("zone", metadata, key(), of("site"), text("name"), UniqueConstraint("site_id", "name"))
@@ -49,90 +58,14 @@ asset = Table(
     one_of("state", "expected", "received", "quarantined", "commissioned", "operational"),
 )
 
-person = Table(
-    "person",
+asset_class_rule = Table(
+    "asset_class_rule",
     metadata,
-    key(),
-    text("handle", unique=True),
-    text("name"),
-    text("human"),
-    of("vendor", null=True),
-    instant("disabled_at", null=True),
-    Index("ix_person_vendor_id", "vendor_id"),
+    Column("site_id", Text, ForeignKey("site.id"), primary_key=True),
+    Column("asset_class", Text, primary_key=True),
+    Column("lock_idle_s", Integer, nullable=True),
+    one_of("asset_class", "routine", "hazard"),
 )
-person_role = Table(
-    "person_role",
-    metadata,
-    of("person"),
-    text("role"),
-    of("site", null=True),  # null: every site
-    Index("ix_person_role_person_id", "person_id"),
-    one_of("role", "owner", "operator", "investigator", "admin", "auditor"),
-)
-person_key = Table(
-    "person_key",
-    metadata,
-    key(),
-    of("person"),
-    text("fingerprint", unique=True),
-    text("line"),
-    instant("added_at"),
-    Index("ix_person_key_person_id", "person_id"),
-)
-person_password = Table(
-    "person_password",
-    metadata,
-    Column("person_id", Text, ForeignKey("person.id"), primary_key=True),
-    text("hash"),
-    instant("set_at"),
-)
-person_totp = Table(
-    "person_totp",
-    metadata,
-    Column("person_id", Text, ForeignKey("person.id"), primary_key=True),
-    Column("seed", LargeBinary, nullable=False),
-    Column("last_step", BigInteger, nullable=False),
-    instant("set_at"),
-)
-invitation = Table(
-    "invitation",
-    metadata,
-    key(),
-    of("person"),
-    Column("code_sha256", LargeBinary, nullable=False, unique=True),
-    text("made_by"),
-    instant("made_at"),
-    instant("lapses_at"),
-    instant("used_at", null=True),
-    Index("ix_invitation_person_id", "person_id"),
-)
-login_try = Table(
-    "login_try",
-    metadata,
-    key(),
-    of("person", null=True),
-    text("source"),
-    text("door"),
-    instant("tried_at"),
-    text("outcome"),
-    one_of("outcome", "pending", "failed", "passed"),
-    Index("ix_login_try_person_id", "person_id", "tried_at"),
-    Index("ix_login_try_source", "source", "tried_at"),
-)
-web_session = Table(
-    "web_session",
-    metadata,
-    Column("id_sha256", LargeBinary, primary_key=True),
-    of("person"),
-    text("csrf"),
-    text("source"),
-    instant("opened_at"),
-    instant("seen_at"),
-    instant("proof_at"),
-    instant("ended_at", null=True),
-    Index("ix_web_session_person_id", "person_id"),
-)
-
 commissioning_window = Table(
     "commissioning_window",
     metadata,
@@ -144,6 +77,13 @@ commissioning_window = Table(
     text("pattern"),
     text("phase"),
     instant("closed_at", null=True),
+    # As they were entered, in the zone they were entered in; null in rows older than these columns.
+    text("time_zone", null=True),
+    text("opens_wall", null=True),
+    text("closes_wall", null=True),
+    text("daily_from", null=True),
+    text("daily_until", null=True),
+    Column("extensions", Integer, nullable=False, server_default="0"),
     rising(),
     Index("ix_commissioning_window_vendor_id", "vendor_id", "site_id"),
 )
@@ -178,6 +118,7 @@ access_request = Table(
     instant("decided_at", null=True),
     of("person", "decided_by", null=True),
     text("decision_reason", null=True),
+    text("extends_grant_id", null=True),  # no foreign key: the grant points to its request already
     one_of("state", "pending", "approved", "denied", "withdrawn"),
     # MATCH SIMPLE skips the key while a part is null: so only a fresh, pending row may have nulls, and it has all of them.
     CheckConstraint(
@@ -212,6 +153,7 @@ approval = Table(
     instant("opens"),
     instant("closes"),
     Column("complete", Boolean, nullable=False),
+    instant("void_at", null=True),
     UniqueConstraint("request_id", "owner_id"),
     rising(),
 )
@@ -240,7 +182,9 @@ access_grant = Table(
     instant("handed_back_at", null=True),
     text("ended_by", null=True),
     text("end_reason", null=True),
+    of("access_grant", "extends_grant_id", null=True),
     rising(),
+    Index("ix_access_grant_extends_grant_id", "extends_grant_id"),
     Index("ix_access_grant_person_id", "person_id", "closes"),
     Index("ix_access_grant_site_id", "site_id", "closes"),
 )
@@ -269,6 +213,9 @@ access_session = Table(
     instant("until"),
     instant("longest_until"),
     instant("killed_at", null=True),
+    instant("frozen_at", null=True),
+    text("frozen_by", null=True),
+    instant("held_until", null=True),
     instant("ended_at", null=True),
     text("end_reason", null=True),
     CheckConstraint("(ended_at IS NULL) = (end_reason IS NULL)", name="ended"),
@@ -276,6 +223,31 @@ access_session = Table(
     Index("ix_access_session_asset_id", "asset_id", "opened_at"),
     Index("ix_access_session_opened_at", "opened_at"),
     Index("ix_access_session_ended_at", "ended_at"),
+)
+session_hold = Table(
+    "session_hold",
+    metadata,
+    key(),
+    of("access_session", "session_id"),
+    of("person", "owner_id"),
+    instant("given_at"),
+    instant("until"),
+    text("reason"),
+    Index("ix_session_hold_session_id", "session_id"),
+)
+suspension = Table(
+    "suspension",
+    metadata,
+    key(),
+    text("scope"),
+    text("subject"),  # the id of the grant, person, vendor, asset, window or site
+    text("reason"),
+    text("suspended_by"),
+    instant("suspended_at"),
+    instant("lifted_at", null=True),
+    of("person", "lifted_by", null=True),
+    one_of("scope", "grant", "engineer", "vendor", "asset", "window", "site"),
+    Index("ix_suspension_subject", "subject", "lifted_at"),
 )
 certificate = Table(
     "certificate",
@@ -291,6 +263,7 @@ certificate = Table(
     instant("valid_before"),
     text("source_address", null=True),
     instant("issued_at"),
+    text("ca_fingerprint", null=True),
     one_of("purpose", "gate", "asset", "host"),
     rising("valid_after", "valid_before"),
     Index("ix_certificate_grant_id", "grant_id"),

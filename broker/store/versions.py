@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from broker.domain.errors import BrokerError, Code
 
-KNOWN: Final = ("0001",)
+KNOWN: Final = ("0001", "0002")
 """Every version ever released, oldest first; the last one is this program's own. A test holds it equal to the scripts."""
 
 
