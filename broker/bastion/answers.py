@@ -6,6 +6,8 @@ Source: docs/rules.md, Faces.
 from __future__ import annotations
 
 import argparse
+import re
+import shlex
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -95,8 +97,40 @@ class Words(argparse.ArgumentParser):
         super().__init__(add_help=False, allow_abbrev=False)
         self.add_argument("--json", action="store_true")
 
+    def parse(self, words: Sequence[str]) -> argparse.Namespace:
+        """As `parse_args`; where that fails, the words of a reason that lost its quotes are joined: ssh passes none on."""
+        try:
+            return self.parse_args(words)
+        except WrongWords:
+            joined = _with_whole_reason(words)
+            if joined == list(words):
+                raise
+        return self.parse_args(joined)
+
     def error(self, message: str) -> NoReturn:
         raise WrongWords(" ".join(message.split()))
+
+
+def split_words(line: str) -> list[str]:
+    """A line as words, quotes as in a shell; an apostrophe inside a word is one. Raises ValueError for a quote left open."""
+    try:
+        return shlex.split(line)
+    except ValueError:
+        if re.search(r"(?<!\w)'", line):
+            raise
+        # The local shell has taken the quotes around "it's stuck" away.
+        lexer = shlex.shlex(line, posix=True)
+        lexer.whitespace_split, lexer.commenters, lexer.quotes = True, "", '"'
+        return list(lexer)
+
+
+def _with_whole_reason(words: Sequence[str]) -> list[str]:
+    """The words with all those between --reason and the next option as one."""
+    if "--reason" not in words:
+        return list(words)
+    begin = list(words).index("--reason") + 1
+    end = next((at for at in range(begin, len(words)) if words[at].startswith("--")), len(words))
+    return [*words[:begin], *([" ".join(words[begin:end])] if begin < end else []), *words[end:]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ async def request(house: Desk, proof: Proof, words: Sequence[str], progress: Pro
     parser.add_argument("--change", default=None)
     parser.add_argument("--needs", default=None)
     parser.add_argument("--wait", action="store_true")
-    asked = parser.parse_args(words)
+    asked = parser.parse(words)
     wish = Asked(
         assets=tuple(dict.fromkeys(name.strip() for name in asked.assets.split(",") if name.strip())),
         length=parse_duration(asked.length),
@@ -143,7 +143,7 @@ async def extend(house: Desk, proof: Proof, words: Sequence[str], _progress: Pro
     parser.add_argument("grant")
     parser.add_argument("--for", dest="length", required=True)
     parser.add_argument("--reason", required=True)
-    asked = parser.parse_args(words)
+    asked = parser.parse(words)
 
     def read(tx: Tx) -> tuple[Grant | None, Known]:
         return grants.load(tx, asked.grant), load_known(tx)

@@ -9,13 +9,12 @@ import asyncio
 import contextlib
 import json
 import logging
-import shlex
 from collections.abc import Coroutine, Mapping
 from typing import Final, Protocol
 
 import asyncssh
 
-from broker.bastion.answers import Answer, Desk, WrongWords
+from broker.bastion.answers import Answer, Desk, WrongWords, split_words
 from broker.bastion.bounds import command_bytes
 from broker.bastion.closing import end_refused_soon
 from broker.bastion.commands import COMMANDS
@@ -272,7 +271,7 @@ class Console(asyncssh.SSHServerSession[bytes]):
 
     async def _answer(self, text: str) -> Answer:
         try:
-            words = shlex.split(text)
+            words = split_words(text)
         except ValueError as error:
             return Answer.usage(f"the line cannot be read: {error}")
         if not words:
