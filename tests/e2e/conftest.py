@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
 
 from tests.e2e.site import Plant, Template, make_template
 
@@ -23,20 +21,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Template]:
     with make_template(tmp_path_factory.mktemp("site")) as made:
         yield made
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Debian's chromium, asking nothing of the network; not longer than a module, for no async test can run beside it."""
-    chromium = shutil.which("chromium")
-    assert chromium is not None, "install chromium"
-    quiet = ["--disable-quic", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    with sync_playwright() as playwright:
-        made = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--no-first-run", *quiet]
-        )
-        yield made
-        made.close()
 
 
 @pytest.fixture

@@ -26,23 +26,11 @@ from broker.settings import Home, Settings
 from broker.signer.keys import CA_NAMES, make_key
 from broker.store import inventory, people, windows
 from broker.store.db import Database, Tx
+from tests.store.databases import HandClock
 
 NOON = datetime(2027, 2, 24, 12, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 SOURCE = "192.0.2.7"
-
-
-class HandClock:
-    """A clock that stands until somebody moves it."""
-
-    def __init__(self, now: datetime = NOON) -> None:
-        self.wall = now
-
-    def now(self) -> datetime:
-        return self.wall
-
-    def monotonic_us(self) -> int:
-        return int(self.wall.timestamp() * 1e6)
 
 
 @dataclass
