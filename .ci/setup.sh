@@ -80,6 +80,8 @@ test_tools() {
     command -v chromium >/dev/null || missing+=(chromium)
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
     command -v tmux >/dev/null || missing+=(tmux)
+    { command -v vim || command -v vim.tiny; } >/dev/null || missing+=(vim-tiny)
+    compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || missing+=(libfaketime)
     command -v systemd-analyze >/dev/null || missing+=(systemd)
     command -v script >/dev/null || missing+=(bsdutils)
     command -v ps >/dev/null || missing+=(procps)

@@ -57,13 +57,13 @@ def looked_for(bare: Path) -> subprocess.CompletedProcess[str]:
 def test_what_the_tests_need_and_is_missing_is_told_in_one_line(bare: Path) -> None:
     done = looked_for(bare)
     # sshd, PostgreSQL and the fonts are looked for at their places, not on PATH: here, where tests run, they are there.
-    missing = "git openssh-client rsync chromium tmux systemd bsdutils procps"
+    missing = "git openssh-client rsync chromium tmux vim-tiny systemd bsdutils procps"
     told = f"set-up: missing: {missing}; install with: sudo apt-get install --no-install-recommends {missing}\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", told)
 
 
 def test_of_several_programs_only_the_missing_one_is_told(bare: Path) -> None:
-    for name in ("git", "ssh", "scp", "sftp", "rsync", "chromium", "systemd-analyze", "script", "ps"):
+    for name in ("git", "ssh", "scp", "sftp", "rsync", "chromium", "vim", "systemd-analyze", "script", "ps"):
         (bare / "bin" / name).symlink_to(shutil.which(name) or name)
     done = looked_for(bare)
     assert (done.returncode, done.stdout) == (1, "")

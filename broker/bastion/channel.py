@@ -10,13 +10,14 @@ import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import asyncssh
 
 from broker.bastion.backlog import join_backlog
 from broker.bastion.closing import REFUSED_EXIT
 from broker.bastion.evidence import ChannelRecording, piece_signal, piece_size, signal_piece
+from broker.bastion.picture import Picture, aside
 from broker.bastion.relay import Flow
 from broker.bastion.sessions import AssetSession
 from broker.bastion.short_way import ShortWay
@@ -27,6 +28,8 @@ from broker.domain.live import Direction, Piece, Verb
 from broker.domain.session import EndReason
 
 log = logging.getLogger("broker.bastion")
+HALF_SENT_S: Final = 1.0
+"""How long a word waits for the end of a sequence that the program has begun to send."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,9 @@ class RelayedChannel:
         self._short_down = ShortWay(chan)
         self._short_up: ShortWay | None = None
         self._session = opened.session
-        self._terminal = terminal
+        self._picture = Picture() if terminal else None
+        self._aside: list[str] = []
+        self._later: list[str] = []
         self._far: asyncssh.SSHClientChannel[bytes] | None = None
         self.exit_text: str | None = None
         record: Callable[..., bool] = opened.session.record
@@ -112,19 +117,53 @@ class RelayedChannel:
 
     # What the session calls
     def notify(self, text: str) -> None:
-        """A word of the bastion's own beside the program's output."""
-        self.say(f"\r\n[wicketgate] {text}" if self._terminal else f"wicketgate: {text}")
+        """A word of the bastion's own beside the program's output: a line, or while the program has the whole screen a
+        notification of the desktop now and the line when the program gives the screen back.
+        """
+        if self._picture is None:
+            self.say(f"wicketgate: {text}")
+            return
+        self._aside.append(text)
+        if self._picture.is_between:
+            self._tell()
+        else:
+            asyncio.get_running_loop().call_later(HALF_SENT_S, self._tell)
 
     def end(self, text: str) -> None:
-        """The last line, then the exit."""
-        self.say(f"\r\nwicketgate: {text}" if self._terminal else f"wicketgate: {text}")
+        """The last line, on the terminal's main screen whatever the program did to it, then the exit."""
+        if self._picture is not None and (back := self._picture.leave()):
+            with contextlib.suppress(OSError):
+                self._chan.write(back)
+        self.say(f"wicketgate: {text}" if self._picture is None else f"\r\nwicketgate: {text}")
         with contextlib.suppress(OSError):
             self._chan.exit(REFUSED_EXIT)
 
     def say(self, text: str) -> None:
         """One line on stderr; never on stdout, which belongs to the program."""
         with contextlib.suppress(OSError):
-            self._chan.write_stderr(text.encode("utf-8", "replace") + (b"\r\n" if self._terminal else b"\n"))
+            self._chan.write_stderr(text.encode("utf-8", "replace") + (b"\n" if self._picture is None else b"\r\n"))
+
+    def _tell(self) -> None:
+        """Tell what waits, in the way that the terminal's screen allows now."""
+        if self._picture is None or not (self._aside or self._later):
+            return
+        if not self._picture.is_full_screen:
+            waiting, self._aside, self._later = [*self._later, *self._aside], [], []
+            for text in waiting:
+                self.say(f"\r\n[wicketgate] {text}")
+            return
+        waiting, self._aside = self._aside, []
+        self._later = [*self._later, *waiting][-1:]  # the newest says all that is still true
+        for text in waiting:
+            with contextlib.suppress(OSError):
+                self._chan.write(aside(text))  # where the program's own output goes, so that nothing is cut in two
+
+    def _watch(self, data: bytes) -> None:
+        """Follow what the terminal shows; what waited for another picture is told as soon as it may be."""
+        if self._picture is not None:
+            self._picture.feed(data)
+            if (self._aside or self._later) and self._picture.is_between:
+                self._tell()
 
     # How a piece is written
     def _send_up(self, piece: Piece) -> bool:
@@ -150,6 +189,7 @@ class RelayedChannel:
         match piece.verb:
             case Verb.DATA:
                 self._short_down.write(piece.data)
+                self._watch(piece.data)
             case Verb.STDERR:
                 self._chan.write_stderr(piece.data)
             case Verb.EOF:
