@@ -131,7 +131,18 @@ class Settings(BaseModel):
         60, description="a connection without a channel is closed after so many seconds"
     )
     unauthenticated_max: Count = Field(60, description="connections that have not logged in, in all")
-    unauthenticated_per_source_max: Count = Field(4, description="connections that have not logged in, of one address")
+    unauthenticated_early: Count = Field(
+        20, description="from so many on, strangers' connections are refused by chance: 30 %, rising to all of them"
+    )
+    unauthenticated_kept: int = Field(
+        10, ge=0, le=1_000_000, strict=True, description="of unauthenticated_max, kept for addresses known for 30 days"
+    )
+    unauthenticated_per_source_max: Count = Field(
+        4, description="connections that have not logged in, of one IPv4 address or IPv6 /64"
+    )
+    penalty_exempt: tuple[str, ...] = Field(
+        ("127.0.0.0/8", "::1/128"), description="networks that are never kept waiting for logins that failed"
+    )
     tries_per_connection: Count = Field(3, description="codes on one connection")
     tries_per_person: Count = Field(5, description="failed proofs of one person in tries_window_s, over all doors")
     tries_per_source: Count = Field(20, description="failed proofs from one address in tries_window_s")
@@ -166,6 +177,16 @@ class Settings(BaseModel):
         if text and found is None:
             raise ValueError(f"{quoted(text)}: write one IP address, such as 127.0.0.1")
         return found or ""
+
+    @field_validator("penalty_exempt")
+    @classmethod
+    def _are_networks(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
+        for one in networks:
+            try:
+                ipaddress.ip_network(one)
+            except ValueError:
+                raise ValueError(f"{quoted(one)} is no network such as 192.0.2.0/24") from None
+        return networks
 
     @field_validator("ssh_names")
     @classmethod

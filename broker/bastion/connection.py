@@ -21,11 +21,12 @@ from broker.bastion.console import Console
 from broker.bastion.doors import Admitter, Door
 from broker.bastion.login import House, Login
 from broker.bastion.sessions import AssetSession
-from broker.bastion.transport import Valve, quicken
+from broker.bastion.transport import Valve, prepare
 from broker.domain.capability import SFTP_WRITE, Capability
 from broker.domain.errors import BrokerError
 from broker.domain.ids import Login as AssetLogin
 from broker.domain.ids import SessionId, parse_login
+from broker.domain.penalty import Offence
 from broker.domain.policy import Reason, Refusal
 from broker.domain.session import ChannelKind, EndReason
 from broker.gate import Entered, Proof
@@ -80,6 +81,7 @@ class Connection(Login, Admitter):
         self._refused = 0
         self._entering = asyncio.Lock()
         self._watch: asyncio.TimerHandle | None = None
+        self.offence = Offence.NO_TRY
         self._told = False
         self._lost: EndReason | None = None
         self._welcomed = False
@@ -92,7 +94,7 @@ class Connection(Login, Admitter):
         # asyncssh would refuse what a certificate's extensions leave out before it asks, without our reason and our entry.
         conn.check_certificate_permission = _ask_us  # type: ignore[method-assign, assignment]
         self.valve = Valve(conn)
-        quicken(conn)
+        prepare(conn)
         if not self.bastion.arrived(self):
             conn.abort()  # no byte is sent; connection_lost follows
             return
@@ -101,6 +103,8 @@ class Connection(Login, Admitter):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.valve.open_for_good()
+        if self.offence is not Offence.TOO_SLOW:
+            self.offence = self.offence_of(exc)
         self.bastion.went(self)
         if self._watch is not None:
             self._watch.cancel()
@@ -250,6 +254,8 @@ class Connection(Login, Admitter):
 
     def _too_slow(self) -> None:
         self._watch = None
+        if not self.is_in:
+            self.offence = Offence.TOO_SLOW
         if not self.is_in or self._begun == 0:
             self.cut()
 

@@ -15,11 +15,12 @@ import asyncssh
 
 from broker import desk
 from broker.bastion.answers import Desk
-from broker.bastion.arrivals import Arrivals
+from broker.bastion.arrivals import Places
 from broker.bastion.connection import Connection, Wish
 from broker.bastion.evidence import Place
 from broker.bastion.judge import Judge, came_in
 from broker.bastion.sessions import AssetSession, Ending, Line
+from broker.bastion.strangers import Strangers
 from broker.bastion.upstream import AssetLeg, HostKeyMismatch, UpstreamError, dial
 from broker.clock import Clock, moment, wall_ms
 from broker.domain.audit import HostKeyChanged, RecordingFailed
@@ -76,9 +77,13 @@ class RunningBastion:
             most_sessions=settings.sessions_per_grant_max,
             longest_session=timedelta(seconds=settings.longest_session_s),
         )
-        self._arrivals = Arrivals(
-            most=settings.unauthenticated_max, most_per_source=settings.unauthenticated_per_source_max
+        places = Places(
+            most=settings.unauthenticated_max,
+            kept=settings.unauthenticated_kept,
+            early=settings.unauthenticated_early,
+            per_source=settings.unauthenticated_per_source_max,
         )
+        self.strangers = Strangers(db, clock, places, settings.penalty_exempt)
         self.logged_in_now: set[Connection] = set()
         self._kills: set[asyncio.Task[None]] = set()
         self._again = asyncio.Event()
@@ -94,18 +99,18 @@ class RunningBastion:
     # Connections before and after login
     def arrived(self, connection: Connection) -> bool:
         """Count a connection that has not logged in; False when there is no room for it. Source: PRE-4."""
-        return self._arrivals.take(connection, connection.source)
+        return self.strangers.take(connection, connection.source)
 
     def logged_in(self, connection: Connection) -> None:
         """The connection is somebody's now; it no longer takes a stranger's place."""
-        self._arrivals.release(connection)
+        self.strangers.logged_in(connection, connection.source)
         self.logged_in_now.add(connection)
         if connection.proof is not None and connection.proof.factors == "certificate":
             self.chore(self.keep(came_in, connection.proof))
 
     def went(self, connection: Connection) -> None:
         """The connection is gone."""
-        self._arrivals.release(connection)
+        self.strangers.went(connection, connection.source, connection.offence)
         self.logged_in_now.discard(connection)
 
     # Doors

@@ -16,15 +16,19 @@ from typing import Any, Final, Protocol
 
 import asyncssh
 from asyncssh import auth
+from asyncssh.constants import MSG_USERAUTH_REQUEST
 from asyncssh.packet import SSHPacket
 
-from broker.domain.errors import BrokerError
+from broker.domain.errors import BrokerError, Code
 from broker.domain.ids import quoted
+from broker.domain.penalty import Offence
 from broker.gate import Proof
 
 log = logging.getLogger("broker.bastion.login")
 PROMPT: Final = "Code: "
 _LOGIN_MAX: Final = 160
+REQUESTS_MAX: Final = 40
+"""An agent full of keys offers and signs a dozen, and three codes come after."""
 
 
 class Step(Enum):
@@ -88,6 +92,21 @@ class CodeStep(auth._ServerKbdIntAuth):
     _packet_handlers = {auth.MSG_USERAUTH_INFO_RESPONSE: _process_info_response}  # noqa: RUF012 - as the library has it
 
 
+def bound_requests(conn: Any) -> None:
+    """End a connection that goes on asking to log in; asyncssh counts none, and most methods never reach us."""
+    handlers = conn._packet_handlers
+    process, left = handlers[MSG_USERAUTH_REQUEST], REQUESTS_MAX
+
+    def process_few(own: Any, pkttype: int, pktid: int, packet: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise refusal("too many requests")
+        return process(own, pkttype, pktid, packet)
+
+    conn._packet_handlers = {**handlers, MSG_USERAUTH_REQUEST: process_few}
+
+
 # Process-wide: every SSH server in this process asks through them.
 auth._server_auth_handlers[b"publickey"] = KeyStep
 auth._server_auth_handlers[b"keyboard-interactive"] = CodeStep
@@ -99,6 +118,8 @@ class Tries:
 
     answers: int = 0
     keys: int = 0
+    failed: int = 0
+    undecided: bool = False
 
 
 class Login(asyncssh.SSHServer):
@@ -121,6 +142,7 @@ class Login(asyncssh.SSHServer):
         self.conn = conn
         peer = conn.get_extra_info("peername")
         self.source = plain_address(peer[0]) if peer else "local"
+        bound_requests(conn)
 
     # A plain def without IO that ends in True, for every name and in every error: a falsy answer is a login without proof.
     def begin_auth(self, username: str) -> bool:
@@ -158,6 +180,7 @@ class Login(asyncssh.SSHServer):
         """A signature was good: who is it, and is a code still needed? username and blob are what was signed."""
         if username != self.login or self.proof is not None:
             return Step.REFUSED
+        self._tries.failed += 1  # until it is known to be good
         try:
             if is_certificate(blob):
                 proof = await self.house.judge_certificate(username, blob, self.source)
@@ -167,12 +190,15 @@ class Login(asyncssh.SSHServer):
                 step = Step.MORE
         except BrokerError as error:  # a key that nobody may enrol, or a database that is away
             log.info("a login was refused: %s", error.detail)
+            self._tries.undecided |= error.code is Code.UNAVAILABLE
             return Step.REFUSED
         except Exception:
             log.exception("a login could not be judged")
+            self._tries.undecided = True
             return Step.REFUSED
         if proof is None:
             return Step.REFUSED
+        self._tries.failed -= 1
         self.proof = proof
         return step
 
@@ -201,12 +227,24 @@ class Login(asyncssh.SSHServer):
         except Exception:
             log.exception("a code could not be judged")
             good = False
+            self._tries.undecided = True
+        self._tries.failed += not good
         if not good and self._tries.answers >= self.house.tries_per_connection and self.conn is not None:
             asyncio.get_running_loop().call_later(0.2, self.conn.abort)  # after the failure has been told
         return good
 
     def auth_completed(self) -> None:
         self._in = True
+
+    def offence_of(self, lost: Exception | None) -> Offence:
+        """What a connection that ends without a login has done. lost: why it ended, None for an orderly end."""
+        if lost is not None and not isinstance(lost, (asyncssh.Error, OSError)):
+            return Offence.CRASHED
+        if self._tries.undecided:  # our own trouble is nobody's offence
+            return Offence.NO_TRY
+        # Without a proof the login itself failed; with one, and no wrong code, somebody thought better of it.
+        failed = self._tries.failed or (self.login is not None and self.proof is None)
+        return Offence.FAILED if failed else Offence.NO_TRY
 
     @property
     def is_in(self) -> bool:

@@ -68,6 +68,7 @@ async def _run(
         return await bastion.kill({**asked, "reason": reason_of(asked)}, by)
 
     control = control_server(home.control_socket, {"sessions": bastion.list_live, "kill": kill})
+    await bastion.strangers.load()
     acceptor = await _listen(bastion, settings, host_key)
     bastion.sync.start()
     tasks: list[asyncio.Task[None]] = []
@@ -77,7 +78,7 @@ async def _run(
         bastion.port = int(address[1])
         _tell_address(home.ssh_address, str(address[0]), bastion.port)
         watch = Watch(bastion.db, bastion.live_sessions, bastion.logged_in_now, poll_s=settings.poll_s)
-        tasks = [asyncio.create_task(watch.run())]
+        tasks = [asyncio.create_task(watch.run()), asyncio.create_task(bastion.strangers.keep())]
         # What start-up made stays for good: walking it again and again took an eighth of the work of a bulk copy.
         gc.collect()
         gc.freeze()

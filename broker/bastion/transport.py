@@ -15,6 +15,7 @@ from asyncssh.constants import MSG_IGNORE
 from asyncssh.logging import SSHLogger
 from asyncssh.packet import SSHPacketLogger
 
+from broker.bastion.key_exchange import LONGEST_S, Deferred, bound_key_exchanges
 from broker.bastion.short_way import receive_short
 
 KEX: Final = ["mlkem768x25519-sha256", "curve25519-sha256", "curve25519-sha256@libssh.org"]
@@ -33,7 +34,11 @@ SIGNATURES: Final = [
 WINDOW_BYTES: Final = 2 * 1024 * 1024
 PACKET_MIN_BYTES: Final = 1024
 """What a peer must take in one packet; OpenSSH takes 32 KiB. With 1 byte a piece of 32 KiB is 32 768 packets in one turn."""
-REKEY_LONGEST_S: Final = 30.0
+REKEY_BYTES: Final = 1 << 30
+REKEY_S: Final = 3600
+SLICE_BYTES: Final = 16 * 1024
+"""So much of a peer that has not logged in is worked on in one turn of the loop; useless packets in bulk hold up nobody then."""
+UNACKNOWLEDGED_MS: Final = 60_000
 KEEPALIVE_SLACK_S: Final = 1.0
 PROMPT_RECEIPTS: Final = 32
 """Enough for key exchange, login and the first channel."""
@@ -56,6 +61,8 @@ SERVER_OPTIONS: Final[dict[str, Any]] = {
     "mac_algs": MACS,
     "signature_algs": SIGNATURES,
     "window": WINDOW_BYTES,
+    "rekey_bytes": REKEY_BYTES,
+    "rekey_seconds": REKEY_S,
 }
 # Else asyncssh reads ~/.ssh, the agent and the configuration of whoever runs it. Source: docs/rules.md AST-2.
 CLIENT_OPTIONS: Final[dict[str, Any]] = {
@@ -70,6 +77,8 @@ CLIENT_OPTIONS: Final[dict[str, Any]] = {
     "encryption_algs": CIPHERS,
     "mac_algs": MACS,
     "signature_algs": SIGNATURES,
+    "rekey_bytes": REKEY_BYTES,
+    "rekey_seconds": REKEY_S,
 }
 
 
@@ -96,7 +105,7 @@ class Valve:
         await self._low.wait()
         waited_s = 0.0
         while not self._conn._kex_complete:
-            if waited_s >= REKEY_LONGEST_S:
+            if waited_s >= LONGEST_S:
                 self._conn.abort()
                 raise ConnectionAbortedError("a key exchange never ended")
             await asyncio.sleep(0.02)  # asyncssh tells nobody when a key exchange is over
@@ -138,12 +147,57 @@ for _teller, _names in (
         setattr(_teller, _name, _say_nothing)
 
 
-def quicken(conn: SSHConnection) -> None:
-    """Take out of a fresh connection what costs time at each packet and gives nothing."""
+def prepare(conn: SSHConnection) -> None:
+    """Put the limits on a fresh connection of either leg, and take out what costs time at each packet and gives nothing."""
+    bound_key_exchanges(conn)
+    _give_up_unacknowledged(conn)
     receive_short(conn)
+    _take_slices_until_login(conn)
     _acknowledge_at_once(conn)
     _send_only_what_counts(conn)
     _move_keepalive_seldom(conn)
+
+
+def _give_up_unacknowledged(conn: SSHConnection) -> None:
+    """Have the kernel end a connection whose peer acknowledges nothing for a minute. Source: tcp(7), TCP_USER_TIMEOUT."""
+    sock = conn.get_extra_info("socket")
+    if sock is not None:
+        with contextlib.suppress(OSError):  # not a TCP socket
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
+
+
+def _take_slices_until_login(conn: SSHConnection) -> None:
+    """Give asyncssh little at a time, and hear nothing more meanwhile, until the peer has logged in. Source: PRE-6."""
+    receive: Any = conn.data_received
+    waiting = bytearray()
+    loop = asyncio.get_running_loop()
+
+    def turn() -> None:
+        if conn._transport is None:
+            waiting.clear()
+            return
+        piece = bytes(waiting[:SLICE_BYTES])
+        del waiting[:SLICE_BYTES]
+        receive(piece)
+        if waiting:
+            loop.call_soon(turn)
+        elif conn._transport is not None:
+            conn._transport.resume_reading()
+
+    def receive_slices(data: bytes, datatype: int | None = None) -> None:
+        if conn._auth_complete and not waiting:
+            if conn.data_received is receive_slices:
+                conn.data_received = receive  # type: ignore[method-assign]
+            receive(data, datatype)
+        elif len(data) <= SLICE_BYTES and not waiting:
+            receive(data, datatype)
+        else:
+            if not waiting and conn._transport is not None:
+                conn._transport.pause_reading()
+                loop.call_soon(turn)
+            waiting.extend(data)
+
+    conn.data_received = receive_slices  # type: ignore[method-assign]
 
 
 def _acknowledge_at_once(conn: SSHConnection) -> None:
@@ -175,12 +229,16 @@ def _send_only_what_counts(conn: SSHConnection) -> None:
     CIPHERS holds none of those; a leg that is ever allowed one must not come here. Source: RFC 4251, section 9.3.1.
     Nothing is sent to a transport that is closing: asyncio would word a line of the log for each packet.
     """
-    send = conn.send_packet
+    send, deferred = conn.send_packet, Deferred()
 
     def send_packet(pkttype: int, *args: bytes, handler: Any = None) -> None:
         transport = conn._transport
-        if pkttype != MSG_IGNORE and (transport is None or not transport.is_closing()):
+        if pkttype == MSG_IGNORE or (transport is not None and transport.is_closing()):
+            return
+        if deferred.has_room(conn, pkttype, args):
             send(pkttype, *args, handler=handler)
+        else:
+            conn.abort()
 
     conn.send_packet = send_packet  # type: ignore[method-assign]
 

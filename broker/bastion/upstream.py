@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 import asyncssh
 
-from broker.bastion.transport import CLIENT_OPTIONS, SIGNATURES, WINDOW_BYTES, Valve, quicken
+from broker.bastion.transport import CLIENT_OPTIONS, SIGNATURES, WINDOW_BYTES, Valve, prepare
 from broker.domain.ids import SessionId, quoted
 from broker.domain.policy import Admission
 
@@ -45,7 +45,7 @@ class _Leg(asyncssh.SSHClient):
 
     def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
         self.valve = Valve(conn)
-        quicken(conn)
+        prepare(conn)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.valve is not None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from broker.bastion import short_way
 from broker.bastion.short_way import KeptKeyCipher, ShortWay
-from broker.bastion.transport import quicken
+from broker.bastion.transport import prepare
 
 WITHIN_S = 20
 
@@ -53,7 +53,7 @@ class PlainClient(asyncssh.SSHClient):
     """Sends no empty packet before each, like OpenSSH and unlike asyncssh."""
 
     def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
-        quicken(conn)
+        prepare(conn)
 
 
 class Server(asyncssh.SSHServer):
@@ -62,7 +62,7 @@ class Server(asyncssh.SSHServer):
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self.seen.append(conn)
-        quicken(conn)
+        prepare(conn)
 
     def begin_auth(self, username: str) -> bool:
         return False
