@@ -38,6 +38,6 @@ def logged_in_since(tx: Tx, since: datetime) -> dict[str, datetime]:
     )
     to_asset = sa.select(_session.c.source, sa.func.max(_session.c.opened_at)).where(_session.c.opened_at > since)
     for asked, source in ((by_code, _try.c.source), (to_asset, _session.c.source)):
-        for name, when in tx.conn.execute(asked.group_by(source)).tuples():
+        for name, when in tx.conn.execute(asked.group_by(source)):
             last[name] = max(when, last.get(name, when))
     return last

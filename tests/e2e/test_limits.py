@@ -124,7 +124,9 @@ async def test_a_check_that_waits_for_the_database_waits_no_longer_than_the_time
     held.execute("BEGIN IMMEDIATE")
     try:
         begun_us = CLOCK.monotonic_us()
-        done = await asyncio.to_thread(door.ssh, "gate", "whoami", code=door.code(ENGINEER), bare=True, options=["-b", "127.0.4.3"])
+        done = await asyncio.to_thread(
+            door.ssh, "gate", "whoami", code=door.code(ENGINEER), bare=True, options=["-b", "127.0.4.3"]
+        )
         assert (CLOCK.monotonic_us() - begun_us) / 1e6 < LOGIN_S + 1.5
         assert done.returncode == 255
         assert done.stdout == b""
@@ -162,7 +164,9 @@ async def test_a_connection_that_asks_and_asks_to_log_in_is_ended(door: Plant) -
 
 async def test_nothing_is_compressed(door: Plant) -> None:
     with pytest.raises(asyncssh.KeyExchangeFailed, match="compression"):
-        await asyncssh.connect("127.0.0.1", door.port, compression_algs=["zlib@openssh.com", "zlib"], **stranger("127.0.4.2"))
+        await asyncssh.connect(
+            "127.0.0.1", door.port, compression_algs=["zlib@openssh.com", "zlib"], **stranger("127.0.4.2")
+        )
 
 
 @contextlib.asynccontextmanager
