@@ -30,6 +30,7 @@ _REFUSED: Final[Mapping[Reason | ReviewReason, int]] = {
     Reason.REVOKED: 409,
     Reason.HANDED_BACK: 409,
     Reason.SUSPENDED: 409,
+    Reason.FROZEN: 409,
     Reason.OVER: 409,
 }
 

@@ -35,6 +35,10 @@ from broker.domain.policy import (
     review,
 )
 from broker.domain.request import AccessRequest, Asked, Step
+from broker.freezing import freeze as freeze
+from broker.freezing import freeze_as as freeze_as
+from broker.freezing import unfreeze as unfreeze
+from broker.freezing import unfreeze_as as unfreeze_as
 from broker.revoking import close_window as close_window
 from broker.revoking import disable_person as disable_person
 from broker.revoking import disable_vendor as disable_vendor

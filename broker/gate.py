@@ -81,14 +81,16 @@ def enter(
     session_id: SessionId | None = None,
     node: str,
     can_record: bool,
+    frozen: bool = False,
     limits: Limits = Limits(),
 ) -> Entered | Refusal:
     """Decide on one channel and keep the decision, yes or no, with its ledger entries in this one transaction.
 
-    session_id: of the connection's session, None for its first channel; command: of an exec, kept cut and cleaned.
-    Of several grants for the asset the one is taken that admits and ends last. Source: law 1, docs/architecture.md steps 5 and 6.
+    session_id: of the connection's session, None for its first channel; frozen: the bastion has stopped its input;
+    command: of an exec, kept cut and cleaned. Of several grants for the asset the one is taken that admits and ends last.
+    Source: law 1, docs/architecture.md steps 5 and 6.
     """
-    decision = _decide(tx, proof, login, capability, session_id, can_record, limits, also)
+    decision = _decide(tx, proof, login, capability, session_id, can_record, limits, also, frozen=frozen)
     if isinstance(decision, Refusal):
         record_refusal(tx, proof=proof, asked=_show(login), capability=str(capability), reason=decision.reason)
         return decision
@@ -154,6 +156,8 @@ def _decide(
     can_record: bool,
     limits: Limits,
     also: frozenset[Capability] = frozenset(),
+    *,
+    frozen: bool = False,
 ) -> _Yes | Refusal:
     entrance = admissions.load_entrance(
         tx,
@@ -171,7 +175,7 @@ def _decide(
         return refused
     if proof.certificate_serial is not None and entrance.certificate_grant != proof.certificate_grant:
         return Refusal(Reason.OTHER_CERTIFICATE, "collect a new one with: cert")
-    return _best(entrance, proof, login, capability, can_record, limits, also, now=tx.now)
+    return _best(entrance, proof, login, capability, can_record, limits, also, frozen=frozen, now=tx.now)
 
 
 def _unfit(entrance: Entrance, proof: Proof) -> Refusal | None:
@@ -197,6 +201,7 @@ def _best(
     limits: Limits,
     also: frozenset[Capability],
     *,
+    frozen: bool,
     now: datetime,
 ) -> _Yes | Refusal:
     chosen: _Yes | None = None
@@ -218,6 +223,7 @@ def _best(
             live_sessions=0 if grant is None else entrance.live_sessions(grant.id),
             most_sessions=limits.most_sessions,
             longest_session=_left(entrance, limits, now),
+            frozen=frozen or (entrance.session is not None and entrance.session.frozen_at is not None),
             can_record=can_record,
         )
         if facts.longest_session <= timedelta(0):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -104,10 +105,26 @@ def _load(tx: Tx, visitor: Visitor, session_id: str) -> SessionView | None:
 
 @router.post("/sessions/{session_id}/kill")
 async def kill(request: Request, session_id: str) -> Response:
+    return await _do(request, session_id, _kill)
+
+
+@router.post("/sessions/{session_id}/freeze")
+async def freeze(request: Request, session_id: str) -> Response:
+    return await _do(request, session_id, _freeze)
+
+
+@router.post("/sessions/{session_id}/unfreeze")
+async def unfreeze(request: Request, session_id: str) -> Response:
+    return await _do(request, session_id, _unfreeze)
+
+
+async def _do(
+    request: Request, session_id: str, deed: Callable[[Tx, Visitor, str, str], Session | Refusal]
+) -> Response:
     form = await read_form(request, ["reason"])
     typed = form.one("reason")
     try:
-        done = await act_proven(request, form, _kill, session_id, typed)
+        done = await act_proven(request, form, deed, session_id, typed)
     except BrokerError as error:
         return await _again(request, session_id, line_of(error), status_of(error), typed)
     match done:
@@ -128,3 +145,11 @@ async def _again(request: Request, session_id: str, line: str, status: int, type
 
 def _kill(tx: Tx, visitor: Visitor, session_id: str, reason: str) -> Session | Refusal:
     return desk.kill_as(tx, owner_id=visitor.person.id, session_id=session_id, reason=reason, door=DOOR)
+
+
+def _freeze(tx: Tx, visitor: Visitor, session_id: str, reason: str) -> Session | Refusal:
+    return desk.freeze_as(tx, person_id=visitor.person.id, session_id=session_id, reason=reason, door=DOOR)
+
+
+def _unfreeze(tx: Tx, visitor: Visitor, session_id: str, _reason: str) -> Session | Refusal:
+    return desk.unfreeze_as(tx, person_id=visitor.person.id, session_id=session_id, door=DOOR)

@@ -129,6 +129,17 @@ class RelayedChannel:
         else:
             asyncio.get_running_loop().call_later(HALF_SENT_S, self._tell)
 
+    def stop_input(self) -> None:
+        """Input is frozen: a person's keys are dropped, and a stream waits as before a slow asset, for it must have no hole."""
+        if self._picture is None:
+            self.up.hold()
+        else:
+            self.up.divert()
+
+    def let_input(self) -> None:
+        """Input is free again."""
+        self.up.go_on()
+
     def end(self, text: str) -> None:
         """The last line, on the terminal's main screen whatever the program did to it, then the exit."""
         if self._picture is not None and (back := self._picture.leave()):

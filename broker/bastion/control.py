@@ -1,4 +1,4 @@
-"""The control socket: list and kill live sessions on the machine itself, with web and database down (law 8)."""
+"""The control socket: list, kill and freeze live sessions on the machine itself, with web and database down (law 8)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from broker.domain.errors import BrokerError, Code
-from broker.domain.ids import parse_text
 from broker.line_server import LineServer
 
 log = logging.getLogger("broker.bastion.control")
@@ -30,11 +29,6 @@ def control_server(path: Path, acts: Mapping[str, Act]) -> LineServer:
         return await act(asked, f"local:{_account(uid)}")
 
     return LineServer(path, answer, line_max_bytes=LINE_MAX_BYTES, log=log, may_ask=None)
-
-
-def reason_of(asked: Mapping[str, str]) -> str:
-    """The reason somebody gave. Raises BrokerError(INVALID)."""
-    return parse_text(asked.get("reason", ""), what="reason", longest=500)
 
 
 def _account(uid: int) -> str:

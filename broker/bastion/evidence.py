@@ -99,6 +99,14 @@ class ChannelRecording:
         """Note what the bastion itself told the engineer, or why it ended. Raises RecordingFailed."""
         self._first.put(Code.MARK, _json({what: text}))
 
+    def dropped(self, batch: Batch) -> None:
+        """Note input that was not passed on, cut to what somebody may read. Raises RecordingFailed."""
+        said = b"".join(
+            piece.data if piece.verb is Verb.DATA else b"<%s>" % piece.verb.encode() for piece in batch.pieces
+        )
+        text = said.decode("utf-8", "backslashreplace")[:SAID_MAX_CHARS]
+        (self._typed or self._first).put(Code.MARK, _json({"not passed on": text, "bytes": len(said)}))
+
     def close(self, reason: str) -> None:
         """`finish`, then make it durable and keep the heads, here and now."""
         self.finish(reason)

@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
 import asyncssh
 
-from broker import desk
+from broker.bastion.acts import Acts
 from broker.bastion.answers import Desk
 from broker.bastion.arrivals import Places
 from broker.bastion.connection import Connection, Wish
@@ -42,7 +42,6 @@ from recorder.writer import RecordingFailed as WriterFailed
 log = logging.getLogger("broker.bastion")
 RETRY_S: Final = (0.2, 1.0, 5.0, 15.0)
 """Waits between tries of writing a fact; the last one for ever."""
-KILL_KEPT_WITHIN_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +84,10 @@ class RunningBastion:
         )
         self.strangers = Strangers(db, clock, places, settings.penalty_exempt)
         self.logged_in_now: set[Connection] = set()
-        self._kills: set[asyncio.Task[None]] = set()
         self._again = asyncio.Event()
         self._chores: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
+        self.acts = Acts(self.live_sessions, keep=self.keep, chore=self.chore, again=self._again)
         self.sync = GroupSync(self._sync_failed)
 
     @property
@@ -118,7 +117,7 @@ class RunningBastion:
         self, proof: Proof, login: AssetLogin, wish: Wish, session_id: SessionId | None
     ) -> Entered | Refusal:
         """One decision at the gate, rows and ledger with it. Raises BrokerError(UNAVAILABLE): doubt closes."""
-        await self._kills_kept()
+        await self.acts.kept()
         return await self.db.run(
             enter,
             proof=proof,
@@ -130,16 +129,13 @@ class RunningBastion:
             session_id=session_id,
             node=self._machine.node,
             can_record=self.can_record(),
+            frozen=self._is_frozen(session_id),
             limits=self._limits,
         )
 
-    async def _kills_kept(self) -> None:
-        """A kill that the database has not taken yet comes first, or the killed one could be back before it."""
-        if self._kills:
-            self._again.set()
-            _, left = await asyncio.wait(set(self._kills), timeout=KILL_KEPT_WITHIN_S)
-            if left:
-                raise BrokerError(Code.UNAVAILABLE, "a kill is not written yet")
+    def _is_frozen(self, session_id: SessionId | None) -> bool:
+        session = None if session_id is None else self.live_sessions.get(session_id)
+        return session is not None and session.live.stopped
 
     def can_record(self) -> bool:
         """Whether there is room above the floor for a new session."""
@@ -246,37 +242,6 @@ class RunningBastion:
         for session in list(self.live_sessions.values()):
             if session.place.folder == writer.path.parent:
                 session.end(EndReason.NOT_RECORDED, "the session cannot be recorded (disk)")
-
-    # The control socket
-    async def list_live(self, _asked: Mapping[str, str], _by: str) -> dict[str, Any]:
-        """The live sessions as this process holds them, whatever the database says."""
-        rows = [
-            {
-                "id": session.id,
-                "state": "live",
-                "grant": session.admission.grant_id,
-                "person": session.admission.person.handle,
-                "asset": session.admission.asset.login,
-                "account": session.admission.account,
-                "until": session.live.until.isoformat(),
-                "channels": len(session.lines),
-            }
-            for session in self.live_sessions.values()
-            if session.live.ended is None
-        ]
-        return {"sessions": rows}
-
-    async def kill(self, asked: Mapping[str, str], by: str) -> dict[str, Any]:
-        """End a live session first, then keep the act; the database may be down. Raises BrokerError(NOT_FOUND)."""
-        session = self.live_sessions.get(SessionId(asked.get("session", "")))
-        if session is None or session.live.ended is not None:
-            raise BrokerError(Code.NOT_FOUND, f"no live session {asked.get('session', '')[:40]!a}")
-        reason = asked.get("reason", "")[:500] or "not said"
-        session.end(EndReason.KILLED, f"killed: {reason}", by=by)
-        kept = self.chore(self.keep(desk.kill, session_id=session.id, by=by, reason=reason, door="cli"))
-        self._kills.add(kept)
-        kept.add_done_callback(self._kills.discard)
-        return {"id": session.id, "state": "killed"}
 
     async def drain(self, within_s: float) -> None:
         """End every session, and wait for what is still to be written."""

@@ -7,7 +7,8 @@ again in full.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from broker.bastion.transport import Valve
@@ -35,6 +36,7 @@ class Flow:
 
     record: takes a batch, True when it may be forwarded. send: writes one piece to the other side, True when the piece was
     the last one. Both sides are attached later: bytes may arrive before the asset has answered the dial.
+    Input is stopped in two ways: `divert` gives all of it to record and forwards none; `hold` keeps it, as a slow asset does.
     """
 
     def __init__(
@@ -54,8 +56,12 @@ class Flow:
         self._failed: Exception | None = None
         self._over = False
         self._more = asyncio.Event()
+        self._going: deque[Piece] = deque()
+        self._diverted = False
         self._room = asyncio.Event()
         self._room.set()
+        self._free = asyncio.Event()
+        self._free.set()
 
     def attach(self, *, source: Source | None = None, valve: Valve | None = None) -> None:
         """Say where the bytes come from, and which connection they leave by."""
@@ -66,6 +72,9 @@ class Flow:
 
     def feed(self, piece: Piece) -> None:
         """Take what has just arrived; called from asyncssh's delivery, so it queues all but the first short piece of a turn."""
+        if self._diverted and piece.verb is not Verb.RESIZE:
+            self._record(Batch(self._channel, self._direction, (piece,)))
+            return
         if self._waiting and not (self._pieces or self._passed) and self._is_short(piece) and self._may_send():
             self._pass_on(piece)
             return
@@ -89,6 +98,28 @@ class Flow:
         """The other side's channel takes more."""
         self._room.set()
 
+    def divert(self) -> None:
+        """Forward no input, neither what comes nor what waits here: record is asked about it, and says what becomes of it."""
+        self._diverted = True
+        waiting = [*self._going, *self._pieces]
+        self._going.clear()
+        self._pieces = [piece for piece in waiting if piece.verb is Verb.RESIZE]
+        if lost := tuple(piece for piece in waiting if piece.verb is not Verb.RESIZE):
+            self._record(Batch(self._channel, self._direction, lost))
+        self._more.set()
+        self._release()
+        if self._source is not None:  # also before the asset has answered: what comes now must not wait for later
+            self._source.resume_reading()
+
+    def hold(self) -> None:
+        """Forward nothing more for now; the source is held back once enough waits."""
+        self._free.clear()
+
+    def go_on(self) -> None:
+        """Neither divert nor hold any more."""
+        self._diverted = False
+        self._free.set()
+
     async def run(self) -> None:
         """Record and forward until the last piece. Raises OSError when the other side is gone."""
         while True:
@@ -98,23 +129,31 @@ class Flow:
             finally:
                 self._waiting = False
             self._more.clear()
+            if not self._free.is_set():
+                await self._free.wait()
             if self._failed is not None:
                 raise self._failed
             pieces, self._pieces = self._pieces, []
-            if self._over or not self._record(Batch(self._channel, self._direction, tuple(pieces))):
+            if self._over or (pieces and not self._record(Batch(self._channel, self._direction, tuple(pieces)))):
                 return
-            if await self._forward(pieces):
+            self._going.extend(pieces)
+            if await self._forward():
                 return
             if not self._pieces:
                 self._release()
 
-    async def _forward(self, pieces: Sequence[Piece]) -> bool:
+    async def _forward(self) -> bool:
         sent = 0
-        for piece in pieces:
+        while self._going:
+            if not self._free.is_set():
+                await self._free.wait()
             if not self._room.is_set():
                 await self._room.wait()
             if self._valve is not None and not self._valve.is_open():
                 await self._valve.wait()
+            if not (self._free.is_set() and self._going):  # stopped while it waited
+                continue
+            piece = self._going.popleft()
             if self._send(piece):
                 return True
             sent += len(piece.data) + PIECE_COSTS_BYTES
@@ -129,7 +168,7 @@ class Flow:
         return len(piece.data) <= SHORT_BYTES and (piece.verb is Verb.DATA or piece.verb is Verb.STDERR)
 
     def _may_send(self) -> bool:
-        return self._room.is_set() and (self._valve is None or self._valve.is_open())
+        return self._free.is_set() and self._room.is_set() and (self._valve is None or self._valve.is_open())
 
     def _pass_on(self, piece: Piece) -> None:
         """Record and forward one piece now. What goes wrong is the task's: raised here it would end the whole connection."""

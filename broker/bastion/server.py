@@ -18,7 +18,7 @@ import asyncssh
 
 from broker import gate
 from broker.bastion.connection import Connection
-from broker.bastion.control import control_server, reason_of
+from broker.bastion.control import control_server
 from broker.bastion.house import Machine, RunningBastion
 from broker.bastion.transport import SERVER_OPTIONS
 from broker.bastion.watch import Watch
@@ -64,10 +64,11 @@ async def _run(
     await recover(bastion.db, home, machine)
     await bastion.db.run(ledger.append, ProcessStarted(process="broker", version=version("wicketgate")))
 
-    async def kill(asked: Any, by: str) -> dict[str, Any]:
-        return await bastion.kill({**asked, "reason": reason_of(asked)}, by)
-
-    control = control_server(home.control_socket, {"sessions": bastion.list_live, "kill": kill})
+    acts = bastion.acts
+    control = control_server(
+        home.control_socket,
+        {"sessions": acts.list_live, "kill": acts.kill, "freeze": acts.freeze, "unfreeze": acts.unfreeze},
+    )
     await bastion.strangers.load()
     acceptor = await _listen(bastion, settings, host_key)
     bastion.sync.start()

@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, Protocol
 
 from broker.bastion.evidence import ChannelRecording, Place, open_recording
@@ -19,15 +20,20 @@ from broker.domain.live import (
     Batch,
     Close,
     Command,
+    Drop,
     Ended,
     Event,
     Forward,
+    Frozen,
+    Go,
     LiveSession,
     Notify,
     Record,
     Recorded,
     RecorderFailed,
+    Stop,
     Tick,
+    Unfrozen,
 )
 from broker.domain.policy import Admission
 from broker.domain.session import ChannelKind, EndReason
@@ -46,6 +52,8 @@ class Line(Protocol):
     exit_text: str | None
 
     def notify(self, text: str) -> None: ...
+    def stop_input(self) -> None: ...
+    def let_input(self) -> None: ...
     def end(self, text: str) -> None: ...
 
 
@@ -61,8 +69,8 @@ class AssetSession:
     """One engineer at one asset over one SSH connection: several channels, one deadline, one leg.
 
     open_timeout_s: how long the asset may take to open a channel. dial: opens the leg. cut: closes the engineer's connection.
-    chore: runs what must be finished although nobody waits. closed: called once for each channel, after its recording is
-    durable; ended: once, at the end, when `settled` is still to be waited for.
+    frozen_row: as the watch has last seen it. chore: runs what must be finished although nobody waits. closed: called once
+    for each channel, after its recording is durable; ended: once, at the end, when `settled` is still to be waited for.
     """
 
     def __init__(
@@ -88,6 +96,7 @@ class AssetSession:
         self.heads: list[StreamHead] = []
         self.over = asyncio.Event()
         self.by: str | None = None
+        self.frozen_row: datetime | None = None
         self.open_timeout_s = open_timeout_s
         self._clock = clock
         self._dial = dial
@@ -126,6 +135,8 @@ class AssetSession:
     def add(self, line: Line) -> None:
         """Take in a channel whose recording is open."""
         self.lines[line.number] = line
+        if self.live.stopped:  # it was decided on a moment before
+            line.stop_input()
 
     def remove(self, line: Line, reason: str) -> None:
         """A channel is over: end its streams; they are made durable in a thread, for a disk may be slow and an end may not."""
@@ -149,6 +160,14 @@ class AssetSession:
         """End it by an act, with a plain last line; a second end does nothing."""
         self.by = self.by or by
         self.handle(Ended(reason, text))
+
+    def freeze(self, text: str, *, cause: str = "act") -> None:
+        """Stop input, keep output. text: why, for the engineer; cause: as in `Unfrozen`, which lifts only its own."""
+        self.handle(Frozen(text, cause))
+
+    def unfreeze(self, *, cause: str = "act") -> None:
+        """Let input through again, unless another cause still stands."""
+        self.handle(Unfrozen(cause))
 
     def finish(self, reason: EndReason) -> None:
         """End it without a last line: the engineer is gone, or done."""
@@ -202,19 +221,37 @@ class AssetSession:
             case Notify(text):
                 for line in list(self.lines.values()):
                     self._tell(line, text)
+            case Drop(batch):
+                self._mark_dropped(batch)
+            case Stop(text):
+                for line in list(self.lines.values()):
+                    self._tell(line, text, what="frozen")
+                    line.stop_input()
+            case Go(text):
+                for line in list(self.lines.values()):
+                    self._tell(line, text, what="unfrozen")
+                    line.let_input()
             case Close(reason, text):
                 self._close(text, reason)
             case Record() | Forward():
                 pass  # the flow that asked performs these itself: it knows the channel
 
-    def _tell(self, line: Line, text: str) -> None:
+    def _tell(self, line: Line, text: str, *, what: str = "told") -> None:
+        if self._note(lambda: line.recording.mark(what, text)):
+            line.notify(text)
+
+    def _mark_dropped(self, batch: Batch) -> None:
+        if (line := self.lines.get(batch.channel)) is not None:
+            self._note(lambda: line.recording.dropped(batch))
+
+    def _note(self, write: Callable[[], None]) -> bool:
         try:
-            line.recording.mark("told", text)
+            write()
         except RecordingFailed as error:
             log.error("session %s: recording failed: %s", self.id, error)
             self.handle(RecorderFailed("disk"))
-            return
-        line.notify(text)
+            return False
+        return True
 
     def _close(self, text: str, reason: EndReason) -> None:
         if self._timer is not None:

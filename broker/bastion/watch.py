@@ -14,7 +14,8 @@ from broker.domain.live import Moved
 from broker.domain.session import EndReason
 from broker.gate import Proof, standing
 from broker.store import people
-from broker.store.db import Database
+from broker.store.db import Database, Tx
+from broker.store.notices import Notice, notices
 
 log = logging.getLogger("broker.bastion.watch")
 
@@ -87,15 +88,42 @@ class Watch:
         wanted = [one for one, session in self._live.items() if session.live.ended is None]
         if not wanted:
             return
-        judged = await self._db.look(standing, wanted)
+        judged, told = await self._db.look(_judged, wanted)
         for session_id, verdict in judged.items():
             session = self._live.get(session_id)
-            if session is None or session.live.ended is not None or verdict is None:
+            if session is None or session.live.ended is not None:
                 continue
             try:
+                notice = told.get(session_id)
+                if notice is not None:
+                    _tell_frozen(session, notice)
                 if isinstance(verdict, EndReason):
-                    session.end(verdict)
+                    session.end(verdict, _why(verdict, notice))
                 elif isinstance(verdict, Moved) and verdict.until != session.live.until:
                     session.handle(verdict)
             except Exception:  # one session's trouble must not keep the others alive
                 log.exception("session %s could not be told", session_id)
+
+
+def _judged(
+    tx: Tx, wanted: list[SessionId]
+) -> tuple[dict[SessionId, EndReason | Moved | None], dict[SessionId, Notice]]:
+    return standing(tx, wanted), notices(tx, wanted)
+
+
+def _tell_frozen(session: AssetSession, notice: Notice) -> None:
+    """Only a change of the row counts: this machine's own acts are live before they are rows."""
+    if notice.frozen_at == session.frozen_row:
+        return
+    session.frozen_row = notice.frozen_at
+    if notice.frozen_at is None:
+        session.unfreeze()
+    else:
+        session.freeze(f"by {notice.frozen_by}")
+
+
+def _why(reason: EndReason, notice: Notice | None) -> str:
+    """The last line's words: of whoever killed it, as the control socket's kill gives them."""
+    if reason is EndReason.KILLED and notice is not None and notice.killed:
+        return f"killed: {notice.killed}"
+    return ""

@@ -53,6 +53,8 @@ ROOMS: Final[Mapping[str, Mapping[str, str]]] = {
     "sessions": {
         "sessions": "List the sessions.",
         "kill": "End a live session at once and suspend its grant.",
+        "freeze": "Stop a live session's input; its output goes on.",
+        "unfreeze": "Let a frozen session's input through again.",
     },
     "evidence": {
         "recordings": "List the recordings.",

@@ -6,6 +6,7 @@ import typer
 
 from broker.cli.context import database, done, home, local_time, show
 from broker.control_client import ask
+from broker.domain.session import Session
 from broker.store import inventory, people
 from broker.store import sessions as session_rows
 
@@ -16,6 +17,8 @@ def add_to(app: typer.Typer) -> None:
     """Add these commands to the program."""
     app.command("sessions")(sessions)
     app.command("kill")(kill)
+    app.command("freeze")(freeze)
+    app.command("unfreeze")(unfreeze)
 
 
 def sessions(
@@ -38,7 +41,7 @@ def sessions(
             kept.append(
                 {
                     "id": one.id,
-                    "state": "live" if one.ended_at is None else "ended",
+                    "state": _state(one),
                     "person": handles[one.person_id],
                     "asset": assets[one.asset_id].login,
                     "account": one.account,
@@ -61,3 +64,25 @@ def kill(
     """End a live session at once and suspend its grant."""
     ended = ask(home().control_socket, {"act": "kill", "session": session_id, "reason": reason})
     done(ended, f"{ended['id']} killed; its grant is suspended", as_json=as_json)
+
+
+def freeze(
+    session_id: str = typer.Argument(metavar="SESSION"),
+    reason: str = typer.Option("", "--reason", metavar="R", help="what the engineer is told"),
+    as_json: bool = JSON,
+) -> None:
+    """Stop a live session's input; its output goes on."""
+    frozen = ask(home().control_socket, {"act": "freeze", "session": session_id, "reason": reason})
+    done(frozen, f"{frozen['id']} frozen: no input passes until: unfreeze {frozen['id']}", as_json=as_json)
+
+
+def unfreeze(session_id: str = typer.Argument(metavar="SESSION"), as_json: bool = JSON) -> None:
+    """Let a frozen session's input through again."""
+    free = ask(home().control_socket, {"act": "unfreeze", "session": session_id})
+    done(free, f"{free['id']} goes on", as_json=as_json)
+
+
+def _state(one: Session) -> str:
+    if one.ended_at is not None:
+        return "ended"
+    return "live" if one.frozen_at is None else "frozen"

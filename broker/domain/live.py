@@ -95,11 +95,26 @@ class Moved:
 
 
 @dataclass(frozen=True, slots=True)
+class Frozen:
+    """Somebody's act stops input. cause: what stands behind it; a session frozen for several is free after the last."""
+
+    text: str
+    cause: str = "act"
+
+
+@dataclass(frozen=True, slots=True)
+class Unfrozen:
+    """That cause is gone."""
+
+    cause: str = "act"
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time has passed."""
 
 
-Event = Arrived | Recorded | RecorderFailed | Ended | Moved | Tick
+Event = Arrived | Recorded | RecorderFailed | Ended | Moved | Frozen | Unfrozen | Tick
 
 
 # Commands: what is to be done.
@@ -124,6 +139,27 @@ class Notify:
     text: str
 
 
+@dataclass(slots=True)
+class Drop:
+    """Say in the recording that this input was not passed on, and forget it: it reaches the asset neither now nor later."""
+
+    batch: Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Stop the input of every channel, mark it in the recording, and tell the engineer once."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Go:
+    """Let input through again, mark it and say so."""
+
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class Close:
     """End every channel with a plain last line, then seal the recording."""
@@ -132,7 +168,7 @@ class Close:
     text: str
 
 
-Command = Record | Forward | Notify | Close
+Command = Record | Forward | Drop | Notify | Stop | Go | Close
 
 NEXT_STEP = {
     EndReason.TIME_UP: "ask again with: request",
@@ -157,7 +193,9 @@ class LiveSession:
     started: Moment
     warn_before: tuple[timedelta, ...]
     ended: EndReason | None = None
+    stopped: bool = False
     until: datetime = field(init=False)
+    _frozen_by: set[str] = field(init=False, default_factory=set)
     _mono_until_us: int = field(init=False)
     _to_warn: list[timedelta] = field(init=False)
 
@@ -172,8 +210,10 @@ class LiveSession:
             return self._close(EndReason.TIME_UP, f"time is up ({self.until:%H:%M:%S} UTC)")
         match event:
             case Arrived(batch):
-                return [Record(batch)]
+                return [Drop(batch) if self.stopped and self._is_input(batch) else Record(batch)]
             case Recorded(batch):
+                if self.stopped and self._is_input(batch):
+                    return [Drop(batch)]
                 return [Forward(batch)]  # the only Forward in the house
             case RecorderFailed(why):
                 return self._close(EndReason.NOT_RECORDED, f"the session cannot be recorded ({why})")
@@ -181,8 +221,17 @@ class LiveSession:
                 return self._close(reason, text or reason.value)
             case Moved(until):
                 return self._moved(until, at=at)
+            case Frozen(text, cause):
+                return self._freeze(text, cause)
+            case Unfrozen(cause):
+                return self._unfreeze(cause)
             case Tick():
                 return self._warn(at)
+
+    @property
+    def frozen(self) -> bool:
+        """True while somebody's act stops input."""
+        return bool(self._frozen_by)
 
     def is_over(self, at: Moment) -> bool:
         """True from the first of both clocks on. Source: law 2; docs/rules.md TIM-1."""
@@ -210,6 +259,24 @@ class LiveSession:
         if self.is_over(at):
             return self._close(EndReason.TIME_UP, f"time is up ({self.until:%H:%M:%S} UTC)")
         return [Notify(f"this session now ends in {show_duration(self._left(at))}, at {until:%H:%M} UTC")]
+
+    @staticmethod
+    def _is_input(batch: Batch) -> bool:
+        """Whether it would make the asset do anything; the size of a window only keeps the output's picture right."""
+        return batch.direction is Direction.UP and any(piece.verb is not Verb.RESIZE for piece in batch.pieces)
+
+    # Dropped, not kept for later: what was typed blind into a frozen session must not run when it is forgotten. A stream without
+    # a terminal is held back by the bastion instead, so that nothing of it arrives here and no file gets a hole.
+    def _freeze(self, text: str, cause: str) -> list[Command]:
+        was, self.stopped = self.frozen, True
+        self._frozen_by.add(cause)
+        return [] if was else [Stop(f"input is frozen: {text}; what you type is not passed on")]
+
+    def _unfreeze(self, cause: str) -> list[Command]:
+        was = self.frozen
+        self._frozen_by.discard(cause)
+        self.stopped = self.frozen
+        return [Go("input is no longer frozen")] if was and not self.frozen else []
 
     def _warn(self, at: Moment) -> list[Command]:
         left, due = self._left(at), False

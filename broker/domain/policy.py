@@ -36,6 +36,7 @@ class Reason(StrEnum):
     ACCOUNT_UNKNOWN = "no such account on the asset"
     OTHER_CERTIFICATE = "certificate of another grant"
     CERTIFICATE_OVER = "certificate expired"
+    FROZEN = "session frozen"
     TOO_MANY_SESSIONS = "too many live sessions"
     NO_HOST_KEY = "asset host key not pinned"
     CANNOT_RECORD = "cannot record"
@@ -249,7 +250,8 @@ class Facts:
 
     also: capabilities that the door needs beside the first, as a file-transfer subsystem that both reads and writes.
     certificate_grant, certificate_until: of the gate certificate by which the engineer came in, None after key and code.
-    live_sessions: of this grant, this one's own not counted. can_record: free space is above the floor.
+    live_sessions: of this grant, this one's own not counted. frozen: the session that the channel would join takes no input.
+    can_record: free space is above the floor.
     """
 
     person: Person
@@ -266,6 +268,7 @@ class Facts:
     live_sessions: int = 0
     most_sessions: int = 4
     longest_session: timedelta = timedelta(hours=24)
+    frozen: bool = False
     can_record: bool = True
 
 
@@ -294,8 +297,8 @@ def admit(facts: Facts, *, now: datetime) -> Admission | Refusal:
     # 1. Person and vendor are not disabled. 2. The asset is known, released and its host key pinned. 3. There is a grant for
     # it, and it is the certificate's own. 4. No act has ended the grant. 5. now lies in the grant and in the commissioning
     # window, and the certificate that opened the door still lives. 6. The owner granted this capability, and the account is
-    # one of the asset's. 7. There is room, and the recording can be kept. 8. The hard stop is the first of: the grant's end,
-    # the window's close, the site's longest session.
+    # one of the asset's. 7. The session takes input, there is room, and the recording can be kept. 8. The hard stop is the
+    # first of: the grant's end, the window's close, the site's longest session.
     # The caller, `gate.enter`: 9. session row and ledger entry in one transaction, 10. recording opened, 11. asset dialled.
     asset, grant, window = facts.asset, facts.grant, facts.window
     if facts.person.disabled_at is not None:  # (1)
@@ -322,7 +325,9 @@ def admit(facts: Facts, *, now: datetime) -> Admission | Refusal:
     account = facts.account or (asset.accounts[0] if asset.accounts else None)
     if account is None or account not in asset.accounts:
         return Refusal(Reason.ACCOUNT_UNKNOWN, f"accounts: {', '.join(asset.accounts)}")
-    if facts.live_sessions >= facts.most_sessions:  # (7)
+    if facts.frozen:  # (7)
+        return Refusal(Reason.FROZEN, "the site has stopped its input; ask the site owner")
+    if facts.live_sessions >= facts.most_sessions:
         return Refusal(Reason.TOO_MANY_SESSIONS, f"at most {facts.most_sessions} at once; close one first")
     if not facts.can_record:
         return Refusal(Reason.CANNOT_RECORD, "the bastion is short of disk space; tell the site")

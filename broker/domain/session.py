@@ -48,5 +48,7 @@ class Session:
     source: str
     opened_at: datetime
     until: datetime
+    frozen_at: datetime | None = None
+    frozen_by: str | None = None
     ended_at: datetime | None = None
     end_reason: EndReason | None = None

@@ -232,6 +232,8 @@ def session_of(row: Any) -> Session:
         source=row.source,
         opened_at=row.opened_at,
         until=row.until,
+        frozen_at=row.frozen_at,
+        frozen_by=row.frozen_by,
         ended_at=row.ended_at,
         end_reason=None if row.end_reason is None else EndReason(row.end_reason),
     )

@@ -205,6 +205,26 @@ def mark_killed(tx: Tx, session_id: SessionId) -> bool:
     return done.rowcount == 1
 
 
+def mark_frozen(tx: Tx, session_id: SessionId, *, by: str) -> bool:
+    """Say that a live session is frozen: True for the one who did it."""
+    done = tx.conn.execute(
+        sa.update(_session)
+        .where(_session.c.id == session_id, _session.c.ended_at.is_(None), _session.c.frozen_at.is_(None))
+        .values(frozen_at=tx.now, frozen_by=by)
+    )
+    return done.rowcount == 1
+
+
+def mark_unfrozen(tx: Tx, session_id: SessionId) -> bool:
+    """Say that a live session is no longer frozen: True for the one who did it."""
+    done = tx.conn.execute(
+        sa.update(_session)
+        .where(_session.c.id == session_id, _session.c.ended_at.is_(None), _session.c.frozen_at.is_not(None))
+        .values(frozen_at=None, frozen_by=None)
+    )
+    return done.rowcount == 1
+
+
 def close_session(tx: Tx, session_id: SessionId, reason: EndReason) -> bool:
     """Close it, once."""
     done = tx.conn.execute(

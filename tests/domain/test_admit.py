@@ -46,6 +46,7 @@ REFUSED_FACTS: Mapping[Reason, Facts] = {
     Reason.OTHER_CERTIFICATE: some_facts(certificate_grant=GrantId("grt-9")),
     Reason.CERTIFICATE_OVER: some_facts(certificate_grant=GrantId("grt-1"), certificate_until=NOON),
     Reason.TOO_MANY_SESSIONS: some_facts(live_sessions=4),
+    Reason.FROZEN: some_facts(frozen=True),
     Reason.NO_HOST_KEY: some_facts(asset=replace(an_asset(), host_key=None)),
     Reason.CANNOT_RECORD: some_facts(can_record=False),
 }

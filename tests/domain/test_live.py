@@ -14,9 +14,12 @@ from broker.domain.live import (
     Close,
     Command,
     Direction,
+    Drop,
     Ended,
     Event,
     Forward,
+    Frozen,
+    Go,
     LiveSession,
     Moment,
     Moved,
@@ -25,7 +28,9 @@ from broker.domain.live import (
     Record,
     Recorded,
     RecorderFailed,
+    Stop,
     Tick,
+    Unfrozen,
     Verb,
 )
 from broker.domain.policy import Admission, admit
@@ -69,7 +74,7 @@ class Playbook:
     def __lshift__(self, command: Command) -> Playbook:
         assert self.out, f"nothing came, expected {command}"
         came = self.out.pop(0)
-        if isinstance(command, Close | Notify) and isinstance(came, type(command)):
+        if isinstance(command, Close | Notify | Stop | Go) and isinstance(came, type(command)):
             assert command.text in came.text
             if isinstance(command, Close):
                 assert isinstance(came, Close)
@@ -165,13 +170,69 @@ def test_an_end_moved_into_the_past_ends_at_once() -> None:
     assert Playbook(a_live_session()).at_s(60) >> Moved(NOON) << Close(EndReason.TIME_UP, "")
 
 
+def test_a_frozen_session_drops_what_is_typed_and_it_never_comes_later() -> None:
+    book = Playbook(a_live_session()) >> Frozen("wait for the crane") << Stop("input is frozen: wait for the crane")
+    assert book >> Arrived(typed(b"open\n")) << Drop(typed(b"open\n"))
+    assert book >> Unfrozen() << Go("no longer frozen")
+    assert (
+        book >> Arrived(typed(b"ls\n")) << Record(typed(b"ls\n")) >> Recorded(typed(b"ls\n")) << Forward(typed(b"ls\n"))
+    )
+
+
+def test_a_frozen_session_keeps_its_output_and_its_picture() -> None:
+    shown = Batch(0, Direction.DOWN, (Piece(Verb.DATA, b"alarm\n"),))
+    sized = Batch(0, Direction.UP, (Piece(Verb.RESIZE, b"\x50\x00\x18\x00"),))
+    book = Playbook(a_live_session()) >> Frozen("x") << Stop("x")
+    for batch in (shown, sized):
+        assert book >> Arrived(batch) << Record(batch) >> Recorded(batch) << Forward(batch)
+
+
+@pytest.mark.parametrize("verb", [Verb.DATA, Verb.EOF, Verb.SIGNAL, Verb.BREAK])
+def test_nothing_that_makes_the_asset_act_passes_a_frozen_session_recorded_before_or_not(verb: Verb) -> None:
+    batch = Batch(0, Direction.UP, (Piece(Verb.RESIZE, b"\x50\x00\x18\x00"), Piece(verb, b"1")))
+    book = Playbook(a_live_session()) >> Arrived(batch) << Record(batch) >> Frozen("x") << Stop("x")
+    assert book >> Recorded(batch) << Drop(batch) >> Arrived(batch) << Drop(batch)
+
+
+def test_a_session_frozen_for_two_causes_is_told_once_and_is_free_after_the_last() -> None:
+    book = Playbook(a_live_session()) >> Frozen("by one") << Stop("by one") >> Frozen("its site", "isolation")
+    assert book >> Frozen("by one again")
+    assert book >> Unfrozen() >> Arrived(typed(b"x")) << Drop(typed(b"x"))
+    assert book >> Unfrozen("isolation") << Go("no longer") >> Unfrozen()
+
+
+def test_a_frozen_session_ends_like_any_other() -> None:
+    book = (
+        Playbook(a_live_session()) >> Frozen("x") << Stop("x") >> Ended(EndReason.KILLED) << Close(EndReason.KILLED, "")
+    )
+    assert book >> Unfrozen() >> Frozen("x")
+    assert Playbook(a_live_session()).at_s(3600) >> Frozen("x") << Close(EndReason.TIME_UP, "time is up")
+
+
 EVENTS = st.one_of(
     st.builds(Arrived, st.binary(max_size=8).map(typed)),
     st.builds(Recorded, st.binary(max_size=8).map(typed)),
     st.just(RecorderFailed("disk")),
     st.builds(Ended, st.sampled_from(EndReason)),
     st.just(Tick()),
+    st.builds(Frozen, st.just("x"), st.sampled_from(["act", "isolation"])),
+    st.builds(Unfrozen, st.sampled_from(["act", "isolation"])),
 )
+
+
+@given(st.lists(EVENTS, max_size=40))
+def test_no_input_passes_between_a_freeze_and_the_last_unfreeze_in_any_order_of_events(events: list[Event]) -> None:
+    session, causes = a_live_session(), set[str]()
+    for event in events:
+        commands = session.handle(event, at=after(1))
+        if isinstance(event, Frozen):
+            causes.add(event.cause)
+        elif isinstance(event, Unfrozen):
+            causes.discard(event.cause)
+        if session.ended is None:
+            assert session.frozen == bool(causes)
+        passed = [one for one in commands if isinstance(one, Record | Forward)]
+        assert not (causes and passed), "typed bytes passed a frozen session"
 
 
 @given(st.lists(st.tuples(EVENTS, st.integers(-4000, 4000), st.integers(0, 4000)), max_size=30))

@@ -109,7 +109,7 @@ ACTS = {
     "kill in the web": Act(
         lambda on: post(on.web, f"/sessions/{on.session.id}", "kill"),
         EndReason.KILLED,
-        "killed; the grant is suspended; ask the site owner",
+        "killed: it is enough; the grant is suspended; ask the site owner",
         "grant suspended",
     ),
     "hand back": Act(

@@ -205,6 +205,17 @@ def no_host_key(case: Case) -> Iterator[Ask]:
 
 
 @contextmanager
+def frozen(case: Case) -> Iterator[Ask]:
+    case.plant.let_in(BOX, engineer=case.who)
+    control = ["-S", str(case.plant.folder / f"{case.who}.mux")]
+    with case.plant.running_ssh(BOX, "echo in; cat", engineer=case.who, options=["-M", *control]) as child:
+        read_until(child, b"in\n")
+        [session] = [one["id"] for one in case.plant.live() if one["person"] == case.who]
+        case.plant.cli("freeze", session, "--reason", "wait")
+        yield lambda: case.plant.ssh(BOX, "echo ran", engineer=case.who, options=control)
+
+
+@contextmanager
 def cannot_record(case: Case) -> Iterator[Ask]:
     case.plant.let_in(case.login, engineer=case.who)
     yield case.ask_by_certificate
@@ -227,6 +238,7 @@ CASES: Final[Mapping[Reason, Callable[[Case], AbstractContextManager[Ask]]]] = {
     Reason.OTHER_CERTIFICATE: other_certificate,
     Reason.CERTIFICATE_OVER: certificate_over,
     Reason.TOO_MANY_SESSIONS: too_many_sessions,
+    Reason.FROZEN: frozen,
     Reason.NO_HOST_KEY: no_host_key,
     Reason.CANNOT_RECORD: cannot_record,
 }
