@@ -7,9 +7,6 @@ from zoneinfo import ZoneInfo
 
 from markupsafe import Markup
 
-from broker.domain.errors import BrokerError, Code
-from broker.domain.ids import parse_instant, quoted
-
 
 def show_instant(when: datetime | None, zone: str = "UTC") -> Markup:
     """One instant as a <time>: site time with abbreviation, then offset and UTC; a dash for None. zone: an IANA name.
@@ -54,26 +51,3 @@ def _offset(local: datetime) -> str:
 def field_value(when: datetime, zone: str) -> str:
     """The instant as a datetime-local field holds it: the site's time, whole minutes, rounded down."""
     return f"{when.astimezone(ZoneInfo(zone)):%Y-%m-%dT%H:%M}"
-
-
-def parse_local(text: str, zone: str, *, what: str, inwards_late: bool) -> datetime:
-    """Read a datetime-local field in the site's time, or RFC 3339 with an offset. Raises BrokerError(INVALID).
-
-    A field has no room for an offset, so an hour that comes twice is read inwards: the late one for a start
-    (inwards_late), the early one for an end. Source: law 2. An hour that the site's clocks leave out is refused.
-    """
-    try:
-        wall = datetime.fromisoformat(text)
-    except ValueError:
-        raise BrokerError(Code.INVALID, f"{what} {quoted(text)}: write it as 2027-02-24T16:00") from None
-    if wall.tzinfo is not None:
-        return parse_instant(text)
-    try:
-        zoned = wall.replace(tzinfo=ZoneInfo(zone), fold=int(inwards_late))
-        instant = zoned.astimezone(UTC)
-        back = instant.astimezone(ZoneInfo(zone)).replace(tzinfo=None)
-    except OverflowError:
-        raise BrokerError(Code.INVALID, f"{what} {quoted(text)} is out of range") from None
-    if back.replace(fold=0) != wall:
-        raise BrokerError(Code.INVALID, f"{what} {quoted(text)} does not exist in {zone}: the clocks are set forward")
-    return instant

@@ -5,10 +5,12 @@ A refusal is a value and is kept too: it is evidence, so the caller commits it l
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
+from zoneinfo import ZoneInfo
 
+from broker import extending
 from broker.domain.audit import (
     ApprovalGiven,
     ApprovalRefused,
@@ -35,10 +37,12 @@ from broker.domain.policy import (
     review,
 )
 from broker.domain.request import AccessRequest, Asked, Step
+from broker.domain.wall import read_time
 from broker.freezing import freeze as freeze
 from broker.freezing import freeze_as as freeze_as
 from broker.freezing import unfreeze as unfreeze
 from broker.freezing import unfreeze_as as unfreeze_as
+from broker.revoking import change_rights as change_rights
 from broker.revoking import close_window as close_window
 from broker.revoking import disable_person as disable_person
 from broker.revoking import disable_vendor as disable_vendor
@@ -58,12 +62,19 @@ FARTHEST: Final = timedelta(days=366)
 
 
 def submit(
-    tx: Tx, *, person_id: PersonId, asked: Asked, lapses_after: timedelta, longest: timedelta, door: str
+    tx: Tx,
+    *,
+    person_id: PersonId,
+    asked: Asked,
+    lapses_after: timedelta,
+    longest: timedelta,
+    door: str,
+    extends: GrantId | None = None,
 ) -> AccessRequest | Refusal:
     """Put a request before the site's owners, if it may stand.
 
-    lapses_after: how long it waits undecided; longest: what one request may ask for. Raises BrokerError(INVALID) for texts that
-    are missing, too long or not text. Source: policy.review.
+    lapses_after: how long it waits undecided; longest: what one request may ask for; extends: see `extend`.
+    Raises BrokerError(INVALID) for texts that are missing, too long or not text. Source: policy.review.
     """
     asker = require_person(tx, person_id)
     reason, change = _texts_of(asked)
@@ -95,10 +106,45 @@ def submit(
         change=change,
         submitted_at=tx.now,
         lapses_at=tx.now + lapses_after,
+        extends=extends,
     )
     requests.insert(tx, request)
     _tell_submitted(tx, request)
     return request
+
+
+def extend(
+    tx: Tx,
+    *,
+    person_id: PersonId,
+    grant_id: str,
+    length: timedelta,
+    reason: str,
+    lapses_after: timedelta,
+    longest: timedelta,
+    door: str,
+) -> AccessRequest | Refusal:
+    """Ask for more time on a grant that stands; after a yes its live sessions go on. Raises as `submit`."""
+    found = extending.asked_of(tx, person_id=person_id, grant_id=grant_id, length=length, reason=reason)
+    if isinstance(found, Refusal):
+        return found
+    asked, grant = found
+    return submit(
+        tx,
+        person_id=person_id,
+        asked=asked,
+        lapses_after=lapses_after,
+        longest=longest,
+        door=door,
+        extends=grant.id,
+    )
+
+
+def read_start(tx: Tx, *, person_id: PersonId, assets: Sequence[str], text: str) -> datetime:
+    """A start as the asker types it: with offset, or in the time of the first asset's site. Raises BrokerError(INVALID)."""
+    found = _assets_known_to(tx, require_person(tx, person_id), assets[:1])
+    site = inventory.site_by_id(tx, found[0].site_id) if found else None
+    return read_time(text, ZoneInfo("UTC" if site is None else site.time_zone), what="start")
 
 
 def _texts_of(asked: Asked) -> tuple[str, str | None]:
@@ -159,6 +205,8 @@ def approve(
     facts = requests.load_approval_facts(tx, owner=require_person(tx, owner_id), request_id=request_id)
     decision: Agreed | Refusal = _unchanged(facts, version) or may_approve(facts, narrowing, now=tx.now)
     request = facts.request
+    if isinstance(decision, Agreed):
+        decision = extending.refuse_ended(tx, request) or decision
     if isinstance(decision, Refusal) or request is None:
         return _refused(tx, facts, request_id, decision, door)
     if decision.complete and not requests.step(tx, request, Step.APPROVE, by=owner_id):
@@ -200,6 +248,7 @@ def _make_grant(tx: Tx, request: AccessRequest, agreed: Agreed) -> Grant:
         window_id=agreed.window.id,
         terms=agreed.terms,
         granted_at=tx.now,
+        extends=request.extends,
     )
     grants.insert(tx, grant)
     entry = GrantMade(
@@ -214,6 +263,7 @@ def _make_grant(tx: Tx, request: AccessRequest, agreed: Agreed) -> Grant:
         closes=grant.interval.closes,
     )
     ledger.append(tx, entry)
+    extending.tell(tx, grant)
     return grant
 
 

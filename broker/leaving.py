@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from broker.domain.audit import ChannelClosed, SessionClosed, StreamHead
+from broker.domain.extension import Stretch, stretches
 from broker.domain.ids import SessionId
 from broker.domain.live import Moved
 from broker.domain.session import EndReason
-from broker.store import ledger, recordings, sessions
+from broker.store import grants, ledger, recordings, sessions, windows
 from broker.store.db import Tx
 from broker.store.sessions import Standing
 
@@ -66,35 +67,56 @@ def leave(
     return True
 
 
-def standing(tx: Tx, session_ids: Iterable[SessionId]) -> dict[SessionId, EndReason | Moved | None]:
+def standing(tx: Tx, session_ids: Iterable[SessionId]) -> dict[SessionId, EndReason | Moved]:
     """What the facts as they are now mean for live sessions; asked after any change of the ledger.
 
-    None: it stands as its row says. Moved: its end is another than in its row. EndReason: it must end; so does one unknown.
+    Moved: it stands, until then, whatever its row said when it was opened. EndReason: it must end; so does one unknown.
     Time alone is not judged here, the live session does that with two clocks.
     """
     wanted = list(session_ids)
-    found: dict[SessionId, EndReason | Moved | None] = dict.fromkeys(wanted, EndReason.INTERRUPTED)
-    if wanted:
-        found.update({one.id: _judge(one, tx.now) for one in sessions.standings(tx, wanted)})
+    found: dict[SessionId, EndReason | Moved] = dict.fromkeys(wanted, EndReason.INTERRUPTED)
+    if not wanted:
+        return found
+    rows = sessions.standings(tx, wanted)
+    own = grants.grants_by_id(tx, (one.grant_id for one in rows))
+    later = grants.extensions(tx, own)
+    places = windows.windows_by_id(tx, (one.window_id for one in (*own.values(), *later)))
+    for one in rows:
+        carried = stretches(own[one.grant_id], later, places, asset_id=one.asset_id, opened_at=one.opened_at)
+        found[one.id] = _judge(one, carried, tx.now)
     return found
 
 
-def _judge(one: Standing, now: datetime) -> EndReason | Moved | None:
-    if one.killed_at is not None or one.suspended_at is not None:
+def _judge(one: Standing, carried: Sequence[Stretch], now: datetime) -> EndReason | Moved:
+    if one.killed_at is not None:
         return EndReason.KILLED
-    if one.ended_at is not None:
-        return EndReason.INTERRUPTED
-    if one.revoked_at is not None:
-        return EndReason.REVOKED
-    if one.handed_back_at is not None:
-        return EndReason.HANDED_BACK
+    first = carried[0]
+    if (ended := _act_on(first, now)) is EndReason.KILLED or one.ended_at is not None:
+        return ended or EndReason.INTERRUPTED
     if one.disabled or not one.key_stands:
-        return EndReason.DISABLED
-    if one.window_closed_at is not None and one.window_closed_at <= now:
-        return EndReason.WINDOW_CLOSED
-    closes = one.window_closes if one.window_closed_at is None else min(one.window_closes, one.window_closed_at)
-    until = min(one.grant_closes, closes, one.longest_until)
-    return None if until == one.until else Moved(until)
+        return ended or EndReason.DISABLED
+    if ended is not None:
+        return ended
+    until = first.until
+    for stretch in carried[1:]:
+        if (ended := _act_on(stretch, now)) is not None:
+            if now < stretch.since:
+                break  # taken back before it began: the end is where it was
+            return ended
+        until = stretch.until
+    return Moved(min(until, one.longest_until))
+
+
+def _act_on(stretch: Stretch, now: datetime) -> EndReason | None:
+    """By which act a stretch is over, if any."""
+    grant, closed_at = stretch.grant, stretch.window.closed_at
+    if grant.suspended_at is not None:
+        return EndReason.KILLED
+    if grant.revoked_at is not None:
+        return EndReason.REVOKED
+    if grant.handed_back_at is not None:
+        return EndReason.HANDED_BACK
+    return EndReason.WINDOW_CLOSED if closed_at is not None and closed_at <= now else None
 
 
 def recover(tx: Tx, *, node: str, findings: Mapping[str, Finding]) -> list[SessionId]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Final
 
 from broker.domain.audit import GrantHandedBack, GrantRevoked, SessionKilled
 from broker.domain.errors import BrokerError, Code
 from broker.domain.grant import Grant, GrantState
-from broker.domain.ids import GrantId, PersonId, SiteId, VendorId, WindowId, parse_text, quoted
-from broker.domain.people import Person, Right
+from broker.domain.ids import AccessRequestId, GrantId, PersonId, SiteId, VendorId, WindowId, parse_text, quoted
+from broker.domain.people import Person, Right, RoleAt
 from broker.domain.policy import Reason, Refusal
 from broker.domain.session import Session
 from broker.domain.window import CommissioningWindow
-from broker.store import grants, inventory, ledger, people, sessions, web_sessions
+from broker.store import grants, inventory, ledger, people, requests, sessions, web_sessions
 from broker.store.db import Tx
 
 REASON_LONGEST: Final = 2048
@@ -21,7 +22,10 @@ _NO_SUCH_GRANT: Final = Refusal(Reason.NO_GRANT, "see the list of grants")
 
 
 def revoke(tx: Tx, *, grant_id: str, by: str, reason: str) -> Grant | Refusal:
-    """End a grant for good, also a suspended one; live sessions of it end. by: who, for the ledger. Raises BrokerError(INVALID)."""
+    """End a grant for good, also a suspended one, with what extends it; live sessions of it end. by: who, for the ledger.
+
+    Raises BrokerError(INVALID).
+    """
     said = parse_text(reason, what="reason", longest=REASON_LONGEST)
     grant = grants.load(tx, grant_id)
     if grant is None:
@@ -29,6 +33,9 @@ def revoke(tx: Tx, *, grant_id: str, by: str, reason: str) -> Grant | Refusal:
     if not grants.revoke(tx, grant.id, by=by, reason=said):
         return _ended(grant, tx.now)
     ledger.append(tx, GrantRevoked(grant_id=grant.id, by=by, reason=said))
+    for one in grants.extensions(tx, [grant.id]):
+        if grants.revoke(tx, one.id, by=by, reason=said):
+            ledger.append(tx, GrantRevoked(grant_id=one.id, by=by, reason=said))
     return _again(tx, grant)
 
 
@@ -49,11 +56,14 @@ def hand_back(tx: Tx, *, person_id: PersonId, grant_id: str) -> Grant | Refusal:
     if not stands or not grants.hand_back(tx, grant.id, by=person_id):
         return _ended(grant, tx.now)
     ledger.append(tx, GrantHandedBack(grant_id=grant.id, person_id=person_id))
+    for one in grants.extensions(tx, [grant.id]):
+        if grants.hand_back(tx, one.id, by=person_id):
+            ledger.append(tx, GrantHandedBack(grant_id=one.id, person_id=person_id))
     return _again(tx, grant)
 
 
 def kill(tx: Tx, *, session_id: str, by: str, reason: str, door: str) -> Session | Refusal:
-    """End a session now and suspend its grant, so that there is no way back in. Raises BrokerError(INVALID).
+    """End a session now and suspend its grant and what extends it, so that there is no way back in. Raises BrokerError(INVALID).
 
     One that has ended meanwhile suspends its grant all the same: who kills wants the engineer out.
     """
@@ -63,6 +73,8 @@ def kill(tx: Tx, *, session_id: str, by: str, reason: str, door: str) -> Session
         return Refusal(Reason.OVER, "no such session; see the list of sessions")
     marked = sessions.mark_killed(tx, session.id)
     suspended = grants.suspend(tx, session.grant_id, by=by, reason=said)
+    for extension in grants.extensions(tx, [session.grant_id]):
+        suspended |= grants.suspend(tx, extension.id, by=by, reason=said)
     if not (marked or suspended):
         return Refusal(Reason.SUSPENDED, "the session has ended, and its grant is suspended or over")
     entry = SessionKilled(session_id=session.id, grant_id=session.grant_id, by=by, reason=said, door=door)
@@ -84,8 +96,21 @@ def disable_person(tx: Tx, *, handle: str, by: str) -> Person:
     person = people.require(tx, handle)
     if not people.disable(tx, person.id, by=by):
         raise BrokerError(Code.CONFLICT, f"{handle} is disabled already")
+    requests.void_approvals(tx, person.id, why="the owner was disabled")
     web_sessions.end_all(tx, person.id)
     return people.require(tx, handle)
+
+
+def change_rights(
+    tx: Tx, *, handle: str, add: Iterable[RoleAt] = (), remove: Iterable[RoleAt] = (), by: str
+) -> tuple[Person, list[AccessRequestId]]:
+    """Give and take roles of a person of the site; whatever changes, their first yeses on pending requests are void.
+
+    Gives the person as they are now, and the requests that need a first yes again. Every door judges rights anew at each act.
+    Raises BrokerError(NOT_FOUND, INVALID, CONFLICT). Source: law 3, WEB-3.
+    """
+    changed = people.change_roles(tx, people.require(tx, handle), add=add, remove=remove, by=by)
+    return changed, requests.void_approvals(tx, changed.id, why="the owner's rights changed")
 
 
 def disable_vendor(tx: Tx, *, name: str, by: str) -> VendorId:

@@ -13,7 +13,6 @@ from approval.answers import line_of, status_of
 from approval.forms import Form, read_form
 from approval.logins import DOOR
 from approval.showing import go, not_there, show
-from approval.times import parse_local
 from approval.visitors import Visitor
 from approval.web import act, look, web_of
 from broker import desk
@@ -119,7 +118,4 @@ def _read_start(tx: Tx, visitor: Visitor, form: Form, assets: tuple[str, ...]) -
     text = form.one("opens").strip()
     if not text:
         return None
-    known = inventory.sites_of_vendor(tx, visitor.person.vendor_id) if visitor.person.vendor_id else []
-    found = inventory.assets_called(tx, assets[0], known) if assets else []
-    site = inventory.site_by_id(tx, found[0].site_id) if found else None
-    return parse_local(text, "UTC" if site is None else site.time_zone, what="start", inwards_late=True)
+    return desk.read_start(tx, person_id=visitor.person.id, assets=assets, text=text)

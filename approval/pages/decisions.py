@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -12,7 +13,7 @@ from approval.forms import Form, read_form
 from approval.logins import DOOR, Unproven, act_proven
 from approval.pages.requests import load_view, may_see, show_request
 from approval.showing import go, not_there
-from approval.times import field_value, parse_local
+from approval.times import field_value
 from approval.visitors import Visitor
 from approval.web import look
 from broker import desk
@@ -22,6 +23,7 @@ from broker.domain.grant import Grant
 from broker.domain.ids import parse_duration
 from broker.domain.policy import Agreed, Narrowing, Refusal
 from broker.domain.request import AccessRequest
+from broker.domain.wall import read_time
 from broker.store import inventory, requests
 from broker.store.db import Tx
 
@@ -137,4 +139,4 @@ def _read_end(tx: Tx, asked: AccessRequest, form: Form) -> datetime | None:
     zone = "UTC" if site is None else site.time_zone
     if not text or text == field_value(asked.opens + asked.length, zone):
         return None
-    return parse_local(text, zone, what="end", inwards_late=False)
+    return read_time(text, ZoneInfo(zone), what="end")

@@ -43,7 +43,7 @@ class RequestView:
     """One request with all that its owner needs to decide. Source: WEB-12.
 
     refused: why this visitor cannot decide it, None when they can. wanted: the interval, were it approved now; None when that
-    is over. window: that would cover it. given: earlier yeses; others: what else the vendor has open at the site.
+    is over. window: that would cover it. given: earlier yeses that count; others: what else the vendor has open at the site.
     """
 
     request: AccessRequest
@@ -117,7 +117,7 @@ def load_view(tx: Tx, visitor: Visitor, request_id: str) -> RequestView | None:
     if request is None or not may_see(visitor, request):
         return None
     facts = requests.load_approval_facts(tx, owner=visitor.person, request_id=request.id)
-    given = requests.approvals(tx, request.id)
+    given = [one for one in requests.approvals(tx, request.id) if one.void_at is None]
     decision = requests.load_decision(tx, request.id)
     grant = grants.of_request(tx, request.id)
     around = _Around.load(tx, request, full=not visitor.is_engineer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Concatenate, Final, ParamSpec
+from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -14,7 +15,6 @@ from approval.forms import Form, read_form
 from approval.logins import Unproven, act_proven
 from approval.names import Names
 from approval.showing import go, not_there, show
-from approval.times import parse_local
 from approval.visitors import Visitor
 from approval.web import look
 from broker import desk
@@ -22,13 +22,14 @@ from broker.domain.errors import BrokerError, Code
 from broker.domain.ids import WindowId
 from broker.domain.inventory import Site, Vendor
 from broker.domain.people import Right
+from broker.domain.wall import read_time
 from broker.domain.window import CommissioningWindow, Interval
 from broker.store import inventory
 from broker.store.db import Tx
 
 router = APIRouter()
 P = ParamSpec("P")
-_FIELDS: Final = ("site", "vendor", "opens", "closes", "pattern", "phase")
+_FIELDS: Final = ("site", "vendor", "opens", "closes", "pattern", "phase", "daily")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,8 +101,8 @@ def _open(tx: Tx, visitor: Visitor, form: Form) -> CommissioningWindow:
     vendor = inventory.find_vendor(tx, form.one("vendor"))
     if vendor is None:
         raise BrokerError(Code.INVALID, "choose a vendor")
-    opens = parse_local(form.one("opens"), site.time_zone, what="start", inwards_late=True)
-    closes = parse_local(form.one("closes"), site.time_zone, what="end", inwards_late=False)
+    opens = read_time(form.one("opens"), ZoneInfo(site.time_zone), what="start")
+    closes = read_time(form.one("closes"), ZoneInfo(site.time_zone), what="end")
     return inventory.insert_window(
         tx,
         site=site,
@@ -109,6 +110,7 @@ def _open(tx: Tx, visitor: Visitor, form: Form) -> CommissioningWindow:
         interval=Interval(opens, closes),
         pattern=form.one("pattern") or "*",
         phase=form.one("phase"),
+        daily=form.one("daily").strip(),
         by=visitor.person.handle,
     )
 

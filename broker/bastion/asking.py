@@ -12,7 +12,7 @@ from broker.bastion.answers import FAILED, MISSING, Answer, Desk, Known, Progres
 from broker.domain.capability import USUAL, parse_capabilities, show_capabilities
 from broker.domain.errors import BrokerError, Code
 from broker.domain.grant import Grant
-from broker.domain.ids import GrantId, parse_duration, parse_instant, parse_text, quoted, show_duration
+from broker.domain.ids import GrantId, parse_duration, parse_text, quoted, show_duration
 from broker.domain.policy import Reason, Refusal
 from broker.domain.request import AccessRequest, Asked, ShownState
 from broker.gate import Proof
@@ -30,12 +30,16 @@ async def request(house: Desk, proof: Proof, words: Sequence[str], progress: Pro
     parser.add_argument("--needs", default=None)
     parser.add_argument("--wait", action="store_true")
     asked = parser.parse(words)
+    assets = tuple(dict.fromkeys(name.strip() for name in asked.assets.split(",") if name.strip()))
+    opens = None
+    if asked.opens is not None:
+        opens = await house.db.look(desk.read_start, person_id=proof.person_id, assets=assets, text=asked.opens)
     wish = Asked(
-        assets=tuple(dict.fromkeys(name.strip() for name in asked.assets.split(",") if name.strip())),
+        assets=assets,
         length=parse_duration(asked.length),
         reason=parse_text(asked.reason, what="reason"),
         capabilities=USUAL if asked.needs is None else parse_capabilities(asked.needs),
-        opens=None if asked.opens is None else parse_instant(asked.opens),
+        opens=opens,
         change=None if asked.change is None else parse_text(asked.change, what="change", longest=64),
     )
     made = await house.db.run(
@@ -144,32 +148,21 @@ async def extend(house: Desk, proof: Proof, words: Sequence[str], _progress: Pro
     parser.add_argument("--for", dest="length", required=True)
     parser.add_argument("--reason", required=True)
     asked = parser.parse(words)
-
-    def read(tx: Tx) -> tuple[Grant | None, Known]:
-        return grants.load(tx, asked.grant), load_known(tx)
-
-    grant, known = await house.db.look(read)
-    if grant is None or grant.person_id != proof.person_id:
-        return Answer(MISSING, error=f"no grant {quoted(asked.grant)} of yours")
-    # An extension is a new approval, never silent (law 2): a request of its own that begins where the grant ends.
-    wish = Asked(
-        assets=tuple(known.names(grant.terms.assets)),
+    made = await house.db.run(
+        desk.extend,
+        person_id=proof.person_id,
+        grant_id=asked.grant,
         length=parse_duration(asked.length),
         reason=parse_text(asked.reason, what="reason"),
-        capabilities=grant.terms.capabilities,
-        opens=max(grant.interval.closes, house.clock.now()),
-    )
-    made = await house.db.run(
-        desk.submit,
-        person_id=proof.person_id,
-        asked=wish,
         lapses_after=timedelta(seconds=house.settings.request_lapses_s),
         longest=timedelta(seconds=house.settings.longest_request_s),
         door="ssh",
     )
+    if isinstance(made, Refusal) and made.reason is Reason.NO_GRANT:
+        return Answer(MISSING, error=f"no grant {quoted(asked.grant)} of yours")
     if isinstance(made, Refusal):
         return Answer.refused(made)
-    text = f"{made.id} is pending: the time after {grant.id}; an owner of the site decides"
+    text = f"{made.id} is pending: more time for {made.extends}; an owner of the site decides, and its sessions go on"
     return Answer(text=text, document={"id": made.id, "state": "pending"}, as_json=asked.json)
 
 

@@ -10,7 +10,6 @@ from typing import Protocol
 from broker.bastion.sessions import AssetSession
 from broker.domain.errors import BrokerError
 from broker.domain.ids import SessionId
-from broker.domain.live import Moved
 from broker.domain.session import EndReason
 from broker.gate import Proof, standing
 from broker.store import people
@@ -99,7 +98,7 @@ class Watch:
                     _tell_frozen(session, notice)
                 if isinstance(verdict, EndReason):
                     session.end(verdict, _why(verdict, notice))
-                elif isinstance(verdict, Moved) and verdict.until != session.live.until:
+                elif verdict.until != session.live.until:
                     session.handle(verdict)
             except Exception:  # one session's trouble must not keep the others alive
                 log.exception("session %s could not be told", session_id)

@@ -8,7 +8,7 @@ import pwd
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 from unicodedata import east_asian_width
@@ -18,8 +18,8 @@ from zoneinfo import ZoneInfo
 from broker.cli.ending import FAILED, NOT_FOUND, Refused, clean
 from broker.clock import SystemClock
 from broker.domain.errors import BrokerError, Code
-from broker.domain.ids import in_range, parse_instant, quoted
 from broker.domain.policy import Reason, Refusal, ReviewReason
+from broker.domain.wall import read_time
 from broker.settings import Address, Home, Settings, find_home, load_settings, parse_address
 from broker.store.db import Database
 
@@ -134,32 +134,8 @@ def done(document: Mapping[str, Any], text: str, *, as_json: bool) -> None:
 
 
 def instant(text: str, zone: str) -> datetime:
-    """A time as typed: RFC 3339 with offset, or wall time in the site's zone. Raises BrokerError(INVALID).
-
-    A wall time that does not exist or exists twice on a day of a clock change is asked back, never guessed.
-    """
-    try:
-        wall = datetime.fromisoformat(text)
-    except ValueError:
-        raise BrokerError(
-            Code.INVALID,
-            f"time {quoted(text)}: write 2027-02-24T16:00:00-08:00, or 2027-02-24 16:00 in the site's time",
-        ) from None
-    if wall.tzinfo is not None:
-        return parse_instant(text)
-    zoned = [wall.replace(tzinfo=ZoneInfo(zone), fold=fold) for fold in (0, 1)]
-    in_range(zoned[0])
-    exists = [
-        one for one in zoned if one.astimezone(UTC).astimezone(ZoneInfo(zone)).replace(tzinfo=None, fold=0) == wall
-    ]
-    if not exists:
-        raise BrokerError(
-            Code.INVALID, f"{text} does not exist in {zone}: the clocks are set forward; write the offset"
-        )
-    if len(exists) == 2 and exists[0].utcoffset() != exists[1].utcoffset():
-        offsets = " or ".join(f"{one:%z}" for one in exists)
-        raise BrokerError(Code.INVALID, f"{text} exists twice in {zone}; write the offset: {offsets}")
-    return exists[0].astimezone(UTC)
+    """A time as typed: RFC 3339 with offset, or wall time in the site's zone. Raises BrokerError(INVALID)."""
+    return read_time(text, ZoneInfo(zone))
 
 
 def local_time(when: datetime | None, zone: str = "UTC") -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -10,10 +11,12 @@ import typer
 
 from broker import desk, enrolment
 from broker.cli.context import database, done, is_local, local_name, origin, read_key_file, show, stdin_line
-from broker.domain.ids import SiteId
-from broker.domain.people import Role, RoleAt
+from broker.domain.errors import BrokerError, Code
+from broker.domain.ids import SiteId, quoted
+from broker.domain.people import Person, Role, RoleAt
 from broker.identity import Seal
 from broker.store import inventory, people
+from broker.store.db import Tx
 
 JSON = typer.Option(False, "--json", help="one JSON document on stdout, for tools")
 person = typer.Typer(help="Named people.", rich_markup_mode=None)
@@ -68,14 +71,49 @@ def person_list(as_json: bool = JSON) -> None:
                 "id": one.handle,
                 "name": one.name,
                 "vendor": None if one.vendor_id is None else firms[one.vendor_id],
-                "roles": sorted(
-                    f"{at.role.value}@{places.get(at.site_id, '*') if at.site_id else '*'}" for at in one.roles
-                ),
+                "roles": _roles_of(one, places),
                 "state": "active" if one.disabled_at is None else "disabled",
             }
             for one in people.people(tx)
         ]
     show(rows, ["id", "name", "vendor", "roles", "state"], as_json=as_json, none="nobody yet")
+
+
+@person.command("rights")
+def person_rights(
+    handle: str,
+    add: Annotated[list[str] | None, typer.Option("--add", metavar="ROLE[@SITE]", help="may be given again")] = None,
+    remove: Annotated[
+        list[str] | None, typer.Option("--remove", metavar="ROLE[@SITE]", help="without a site: the role at every site")
+    ] = None,
+    as_json: bool = JSON,
+) -> None:
+    """Give somebody of the site roles, or take some away; what they agreed to as first of two owners is void."""
+    if not add and not remove:
+        raise typer.BadParameter("give --add or --remove")
+    with database() as (db, _, _), db.begin() as tx:
+        changed, void = desk.change_rights(
+            tx,
+            handle=handle,
+            add=[_role_at(tx, text) for text in add or ()],
+            remove=[_role_at(tx, text) for text in remove or ()],
+            by=local_name(),
+        )
+        roles = _roles_of(changed, {one.id: one.name for one in inventory.sites(tx)})
+    voided = f"; void: the first yes on {', '.join(void)}" if void else ""
+    document = {"id": handle, "state": "changed", "roles": roles, "void": void}
+    done(document, f"{handle} is now {', '.join(roles)}{voided}", as_json=as_json)
+
+
+def _role_at(tx: Tx, text: str) -> RoleAt:
+    name, at, place = text.partition("@")
+    if name not in tuple(Role):
+        raise BrokerError(Code.INVALID, f"role {quoted(name)}: one of {', '.join(Role)}")
+    return RoleAt(Role(name), inventory.load_site(tx, place).id if at and place != "*" else None)
+
+
+def _roles_of(one: Person, places: Mapping[SiteId, str]) -> list[str]:
+    return sorted(f"{at.role.value}@{places.get(at.site_id, '*') if at.site_id else '*'}" for at in one.roles)
 
 
 @person.command("disable")

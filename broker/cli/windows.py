@@ -10,7 +10,7 @@ from broker.cli.proving import OWNER, TOTP, prove
 from broker.domain.ids import SiteId
 from broker.domain.people import Right
 from broker.domain.policy import Refusal, ReviewReason
-from broker.domain.window import Interval
+from broker.domain.window import CommissioningWindow, Interval
 from broker.store import inventory, people, windows
 from broker.store.db import Tx
 
@@ -31,6 +31,7 @@ def window_open(
     closes: str = typer.Option(..., "--until", metavar="T"),
     assets: str = typer.Option("*", "--assets", metavar="PATTERN", help="asset names, comma-separated, with * and ?"),
     phase: str = typer.Option("", "--phase", metavar="NAME"),
+    daily: str = typer.Option("", "--daily", metavar="HH:MM-HH:MM", help="only in these hours of each day, site time"),
     as_json: bool = JSON,
 ) -> None:
     """Open a commissioning window for a vendor; T with offset, or in the site's own time."""
@@ -43,6 +44,7 @@ def window_open(
             interval=Interval(instant(opens, place.time_zone), instant(closes, place.time_zone)),
             pattern=assets,
             phase=phase,
+            daily=daily,
             by=local_name(),
         )
     done(
@@ -64,6 +66,7 @@ def window_close(window_id: str = typer.Argument(metavar="ID"), as_json: bool = 
 def window_extend(
     window_id: str = typer.Argument(metavar="ID"),
     until: str = typer.Option(..., "--until", metavar="T"),
+    reason: str = typer.Option("", "--reason", metavar="R"),
     owner: str = OWNER,
     totp: str = TOTP,
     as_json: bool = JSON,
@@ -79,7 +82,9 @@ def window_extend(
             person = people.load_person(tx, owner_id)
             if person is None or not person.may(Right.APPROVE, found.site_id):
                 raise refused(Refusal(ReviewReason.NO_RIGHT, "an owner of the site extends"))
-            moved = windows.extend_window(tx, windows.load_window(tx, window_id), closes, by=person.handle)
+            moved = windows.extend_window(
+                tx, windows.load_window(tx, window_id), closes, by=person.handle, reason=reason
+            )
     done(
         {"id": moved.id, "state": "extended"},
         f"window {moved.id} extended until {local_time(moved.closes, zone)}",
@@ -102,12 +107,19 @@ def window_list(as_json: bool = JSON) -> None:
                 "closes": local_time(one.closes, places[one.site_id].time_zone),
                 "assets": one.pattern,
                 "phase": one.phase,
-                "state": "open" if one.holds(tx.now) else "over" if tx.now >= one.closes else "booked",
+                "daily": None if one.daily is None else str(one.daily),
+                "extensions": one.extensions,
+                "time_zone": places[one.site_id].time_zone,
+                "state": "open" if one.holds(tx.now) else "over" if tx.now >= one.closes else _waiting(one, tx),
             }
             for one in windows.windows(tx)
         ]
-    columns = ["id", "site", "vendor", "opens", "closes", "assets", "phase", "state"]
+    columns = ["id", "site", "vendor", "opens", "closes", "daily", "extensions", "assets", "phase", "state"]
     show(rows, columns, as_json=as_json, none="no windows yet")
+
+
+def _waiting(one: CommissioningWindow, tx: Tx) -> str:
+    return "booked" if tx.now < one.interval.opens else "outside its hours"
 
 
 def _zone_of(tx: Tx, site_id: SiteId) -> str:

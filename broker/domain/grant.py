@@ -41,7 +41,10 @@ class GrantState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """Engineer, assets, capabilities, interval; ends early by revocation, suspension (a kill) or handing back."""
+    """Engineer, assets, capabilities, interval; ends early by revocation, suspension (a kill) or handing back.
+
+    extends: the grant whose live sessions go on under this one.
+    """
 
     id: GrantId
     request_id: AccessRequestId
@@ -54,6 +57,7 @@ class Grant:
     revoked_at: datetime | None = None
     suspended_at: datetime | None = None
     handed_back_at: datetime | None = None
+    extends: GrantId | None = None
 
     @property
     def interval(self) -> Interval:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar, dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
@@ -32,6 +32,7 @@ class Reason(StrEnum):
     NOT_YET = "grant not open yet"
     OVER = "grant over"
     WINDOW_CLOSED = "outside the commissioning window"
+    OUTSIDE_HOURS = "outside the daily hours of the commissioning window"
     NOT_GRANTED = "capability not granted"
     ACCOUNT_UNKNOWN = "no such account on the asset"
     OTHER_CERTIFICATE = "certificate of another grant"
@@ -49,6 +50,7 @@ class ReviewReason(StrEnum):
     SEVERAL_SITES = "assets of several sites"
     ASSET_NOT_READY = "asset not released for access"
     NO_WINDOW = "no commissioning window covers it"
+    OUTSIDE_HOURS = "outside the daily hours of the commissioning window"
     TOO_LONG = "longer than the site allows"
     IN_THE_PAST = "in the past"
     PORT_NOT_LISTED = "port not listed for the asset"
@@ -62,6 +64,7 @@ class ReviewReason(StrEnum):
     SAME_OWNER = "a second, different owner is needed"
     WIDER = "wider than what was asked"
     NOTHING_LEFT = "nothing is left to grant"
+    GRANT_ENDED = "the grant to extend was ended"
     CHANGED = "the request has changed since it was read"
 
 
@@ -109,8 +112,19 @@ def review(facts: ReviewFacts, asked: Asked, *, now: datetime) -> CommissioningW
     wanted = Interval(max(opens, now), opens + asked.length)
     window = covering(facts.windows, facts.assets, wanted)
     if window is None:
-        return Refusal(ReviewReason.NO_WINDOW, "ask the site owner to open a commissioning window for your firm")
+        hint = "ask the site owner to open a commissioning window for your firm"
+        return _outside(facts.windows, facts.assets, wanted, hint)
     return window
+
+
+def _outside(
+    windows: tuple[CommissioningWindow, ...], assets: tuple[Asset, ...], wanted: Interval, hint: str
+) -> Refusal:
+    """Why no window covers it: the hours of one that otherwise would, or there is none."""
+    if (window := covering(tuple(replace(one, daily=None) for one in windows), assets, wanted)) is None:
+        return Refusal(ReviewReason.NO_WINDOW, hint)
+    hours = next(one.daily for one in windows if one.id == window.id)
+    return Refusal(ReviewReason.OUTSIDE_HOURS, f"choose a time within {hours} at the site")
 
 
 def covering(
@@ -199,7 +213,8 @@ def may_approve(facts: ApprovalFacts, narrowing: Narrowing, *, now: datetime) ->
             return Refusal(ReviewReason.ASSET_NOT_READY, f"{asset.login} is {asset.state.value}")
     window = covering(facts.windows, granted, narrowed.interval)  # (4)
     if window is None:
-        return Refusal(ReviewReason.NO_WINDOW, "shorten it, or open or extend a commissioning window first")
+        hint = "shorten it, or open or extend a commissioning window first"
+        return _outside(facts.windows, granted, narrowed.interval, hint)
     if not any(asset.asset_class is AssetClass.HAZARD for asset in granted):  # (5)
         return Agreed(narrowed, window, complete=True)
     if facts.first_owner is None or facts.first is None:
@@ -298,7 +313,7 @@ def admit(facts: Facts, *, now: datetime) -> Admission | Refusal:
     # it, and it is the certificate's own. 4. No act has ended the grant. 5. now lies in the grant and in the commissioning
     # window, and the certificate that opened the door still lives. 6. The owner granted this capability, and the account is
     # one of the asset's. 7. The session takes input, there is room, and the recording can be kept. 8. The hard stop is the
-    # first of: the grant's end, the window's close, the site's longest session.
+    # first of: the grant's end, the window's close, today's end of its daily hours, the site's longest session.
     # The caller, `gate.enter`: 9. session row and ledger entry in one transaction, 10. recording opened, 11. asset dialled.
     asset, grant, window = facts.asset, facts.grant, facts.window
     if facts.person.disabled_at is not None:  # (1)
@@ -331,7 +346,7 @@ def admit(facts: Facts, *, now: datetime) -> Admission | Refusal:
         return Refusal(Reason.TOO_MANY_SESSIONS, f"at most {facts.most_sessions} at once; close one first")
     if not facts.can_record:
         return Refusal(Reason.CANNOT_RECORD, "the bastion is short of disk space; tell the site")
-    until = min(grant.interval.closes, window.closes, now + facts.longest_session)  # (8)
+    until = min(grant.interval.closes, window.stop(now), now + facts.longest_session)  # (8)
     return Admission(grant.id, facts.person, asset, account, facts.capability, until, made_by=_ADMIT)
 
 
@@ -349,8 +364,11 @@ def _standing(grant: Grant, window: CommissioningWindow, facts: Facts, *, now: d
             return Refusal(Reason.OVER, "ask again with: request")
         case GrantState.OPEN:
             pass
-    if not window.holds(now) or window.site_id != grant.site_id or window.vendor_id != grant.vendor_id:
+    belongs = (window.site_id, window.vendor_id) == (grant.site_id, grant.vendor_id)
+    if not belongs or not window.interval.opens <= now < window.closes:
         return Refusal(Reason.WINDOW_CLOSED, "ask the site owner")
+    if not window.holds(now):
+        return Refusal(Reason.OUTSIDE_HOURS, f"come back within {window.daily} at the site")
     if facts.certificate_until is not None and now >= facts.certificate_until:
         return Refusal(Reason.CERTIFICATE_OVER, "collect a new one with: cert")
     return None

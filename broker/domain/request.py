@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Final
 
 from broker.domain.capability import Capability
-from broker.domain.ids import AccessRequestId, AssetId, PersonId, SiteId, VendorId
+from broker.domain.ids import AccessRequestId, AssetId, GrantId, PersonId, SiteId, VendorId
 from broker.domain.window import Interval
 
 
@@ -62,7 +62,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessRequest:
-    """What an engineer asks. opens None: counted from the approval, not from the request."""
+    """What an engineer asks. opens None: counted from the approval, not from the request; extends: more time for that grant."""
 
     id: AccessRequestId
     person_id: PersonId
@@ -78,6 +78,7 @@ class AccessRequest:
     lapses_at: datetime
     state: State = State.PENDING
     version: int = 1
+    extends: GrantId | None = None
 
     def shown_state(self, now: datetime) -> ShownState:
         """The state for people: a pending request whose time is over has lapsed."""

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 from broker.domain.errors import BrokerError, Code
 from broker.domain.ids import SiteId, VendorId, WindowId
+from broker.domain.wall import DailyHours
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class CommissioningWindow:
     """The site's interval in which one vendor may be given access to some assets.
 
     pattern: asset names, comma-separated, each with * and ? as in a shell. closed_at: closed early, by an act.
+    daily: only in these hours of each day; extensions: how often its end was moved out.
     """
 
     id: WindowId
@@ -46,6 +48,8 @@ class CommissioningWindow:
     pattern: str
     phase: str
     closed_at: datetime | None = None
+    daily: DailyHours | None = None
+    extensions: int = 0
 
     @property
     def closes(self) -> datetime:
@@ -53,12 +57,25 @@ class CommissioningWindow:
         return self.interval.closes if self.closed_at is None else min(self.interval.closes, self.closed_at)
 
     def holds(self, now: datetime) -> bool:
-        """True while the window is open."""
-        return self.interval.opens <= now < self.closes
+        """True while the window is open, and today's hours hold."""
+        return self.interval.opens <= now < self.closes and now < self.stop(now)
+
+    def stop(self, since: datetime) -> datetime:
+        """When access that holds since then must end: the window's end or that day's hours; `since` itself outside of them."""
+        if self.daily is None:
+            return self.closes
+        hours = self.daily.around(since)
+        return since if hours is None else min(self.closes, hours[1])
+
+    def start(self, now: datetime) -> datetime:
+        """Since when the window is open without a break, if it holds now."""
+        hours = None if self.daily is None else self.daily.around(now)
+        return self.interval.opens if hours is None else max(self.interval.opens, hours[0])
 
     def covers(self, interval: Interval) -> bool:
-        """True when the whole interval lies inside the window as it stands."""
-        return self.interval.opens <= interval.opens and interval.closes <= self.closes
+        """True when the whole interval lies inside the window as it stands; its daily hours may cut it, not leave nothing."""
+        inside = self.interval.opens <= interval.opens and interval.closes <= self.closes
+        return inside and (self.daily is None or self.daily.touch(interval.opens, interval.closes))
 
     def names(self, asset_name: str) -> bool:
         """True when the pattern names the asset."""

@@ -80,8 +80,8 @@ def order_gate(
     # From the second that has begun, or it could not be used at once; the life is counted from there, so it is never longer.
     begun = tx.now.replace(microsecond=0)
     after, before = _bounds(
-        max(grant.interval.opens, window.interval.opens, begun),
-        min(grant.interval.closes, window.closes, begun + timedelta(seconds=settings.certificate_life_s)),
+        max(grant.interval.opens, window.start(tx.now), begun),
+        min(grant.interval.closes, window.stop(tx.now), begun + timedelta(seconds=settings.certificate_life_s)),
     )
     order = Order(
         purpose="gate",
@@ -119,7 +119,7 @@ def order_asset(tx: Tx, settings: Settings, *, session_id: SessionId, key_line: 
     life = timedelta(seconds=settings.asset_certificate_life_s)
     after, before = _bounds(
         tx.now - EARLIER,
-        min(session.until, grant.interval.closes, _open_window(tx, grant).closes, tx.now + life),
+        min(session.until, grant.interval.closes, _open_window(tx, grant).stop(tx.now), tx.now + life),
     )
     order = Order(
         purpose="asset",
@@ -231,7 +231,7 @@ def _open_window(tx: Tx, grant: Grant) -> CommissioningWindow:
     window = inventory.find_window(tx, grant.window_id)
     fits = window is not None and (window.site_id, window.vendor_id) == (grant.site_id, grant.vendor_id)
     if window is None or not fits or not window.holds(tx.now):
-        raise no("the commissioning window is closed")
+        raise no("the commissioning window is closed, or it is outside its daily hours")
     return window
 
 

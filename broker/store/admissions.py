@@ -22,7 +22,6 @@ from broker.store.inventory import ASSETS, asset_of
 from broker.store.schema import access_grant as _grant
 from broker.store.schema import access_grant_asset as _grant_asset
 from broker.store.schema import asset as _asset
-from broker.store.schema import commissioning_window as _window
 from broker.store.schema import person as _person
 from broker.store.schema import person_key as _key
 from broker.store.schema import site as _site
@@ -63,7 +62,6 @@ _LIVE_SHORT: Final = _NAMED.where(
         )
     )
 )
-_WINDOWS: Final = sa.select(_window).where(_window.c.id.in_(sa.bindparam("wanted", expanding=True)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +116,7 @@ def load_entrance(
         tx, tx.conn.execute(_GRANTS, {"whose": person_id, "asset": asset.id, "now": tx.now}).all()
     )
     if session is not None:
-        granted = [one for one in granted if one.id == session.grant_id]
+        granted = _carrying(session.grant_id, granted)
     if not granted and not _knows(tx, person, site):
         return Entrance(person=person, vendor=vendor, session=session)
     certificate = None if certificate_serial is None else grant_rows.load_certificate(tx, certificate_serial)
@@ -163,8 +161,15 @@ def _vendor_of(row: Any) -> Vendor | None:
 
 
 def _windows(tx: Tx, granted: list[Grant]) -> dict[WindowId, CommissioningWindow]:
-    wanted = list({one.window_id for one in granted})
-    return {row.id: windows.window_of(row) for row in tx.conn.execute(_WINDOWS, {"wanted": wanted})} if wanted else {}
+    return windows.windows_by_id(tx, (one.window_id for one in granted))
+
+
+def _carrying(grant_id: GrantId, granted: list[Grant]) -> list[Grant]:
+    """A session's own grant, and those that extend it."""
+    ids = {grant_id}
+    while more := {one.id for one in granted if one.extends in ids} - ids:
+        ids |= more
+    return [one for one in granted if one.id in ids]
 
 
 def _knows(tx: Tx, person: Person, site: Site) -> bool:

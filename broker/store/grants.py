@@ -37,6 +37,8 @@ _NAMES: Final = (
     .where(_grant.c.person_id == sa.bindparam("whose"))
     .distinct()
 )
+_BY_IDS: Final = sa.select(_grant).where(_grant.c.id.in_(sa.bindparam("wanted", expanding=True)))
+_EXTENDING: Final = sa.select(_grant).where(_grant.c.extends_grant_id.in_(sa.bindparam("wanted", expanding=True)))
 _CERTIFICATE: Final = sa.select(_certificate).where(_certificate.c.serial == sa.bindparam("wanted"))
 
 
@@ -71,6 +73,7 @@ def insert(tx: Tx, grant: Grant) -> None:
             opens=grant.interval.opens,
             closes=grant.interval.closes,
             granted_at=grant.granted_at,
+            extends_grant_id=grant.extends,
         )
     )
     rows = [{"grant_id": grant.id, "asset_id": asset_id} for asset_id in sorted(grant.terms.assets)]
@@ -114,6 +117,24 @@ def grants(
         of_asset = sa.select(_grant_asset.c.grant_id).where(_grant_asset.c.asset_id == asset_id)
         asked = asked.where(_grant.c.id.in_(of_asset))
     return grants_of(tx, tx.conn.execute(asked).all())
+
+
+def grants_by_id(tx: Tx, ids: Iterable[GrantId]) -> dict[GrantId, Grant]:
+    """The grants of those ids."""
+    wanted = sorted(set(ids))
+    rows = tx.conn.execute(_BY_IDS, {"wanted": wanted}).all() if wanted else []
+    return {one.id: one for one in grants_of(tx, rows)}
+
+
+def extensions(tx: Tx, grant_ids: Iterable[GrantId]) -> list[Grant]:
+    """The grants that extend these, and those that extend them in turn, in any state."""
+    found: dict[GrantId, Grant] = {}
+    wanted = set(grant_ids)
+    while wanted:
+        new = grants_of(tx, tx.conn.execute(_EXTENDING, {"wanted": sorted(wanted)}).all())
+        wanted = {one.id for one in new} - found.keys()
+        found.update({one.id: one for one in new})
+    return list(found.values())
 
 
 def asset_names_of(tx: Tx, person_id: PersonId) -> frozenset[str]:
@@ -230,6 +251,7 @@ def grants_of(tx: Tx, rows: Sequence[Any]) -> list[Grant]:
             revoked_at=row.revoked_at,
             suspended_at=row.suspended_at,
             handed_back_at=row.handed_back_at,
+            extends=row.extends_grant_id,
         )
         for row in rows
     ]

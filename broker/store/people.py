@@ -82,16 +82,37 @@ def insert_person(
     return person
 
 
-def add_roles(tx: Tx, person: Person, roles: Iterable[RoleAt], *, by: str) -> Person:
-    """Give a person of the site further roles. Raises BrokerError(INVALID, CONFLICT)."""
+def change_roles(
+    tx: Tx, person: Person, *, add: Iterable[RoleAt] = (), remove: Iterable[RoleAt] = (), by: str
+) -> Person:
+    """Give a person of the site further roles, and take some away. Raises BrokerError(INVALID, CONFLICT)."""
     if person.vendor_id is not None:
         raise BrokerError(Code.INVALID, f"{person.handle} belongs to a vendor and can have no role at the site")
-    _insert_roles(tx, person.id, frozenset(roles) - person.roles)
+    given, taken = frozenset(add), frozenset(remove)
+    if given & taken:
+        raise BrokerError(Code.INVALID, "the same role is given and taken")
+    if missing := taken - person.roles:
+        raise BrokerError(
+            Code.CONFLICT, f"{person.handle} has no such role: {', '.join(sorted(at.role for at in missing))}"
+        )
+    if not (person.roles | given) - taken:
+        raise BrokerError(Code.INVALID, f"{person.handle} would have no role left; disable the person instead")
+    if not given - person.roles and not taken:
+        raise BrokerError(Code.CONFLICT, f"{person.handle} has these rights already")
+    for at in taken:
+        there = _role.c.site_id.is_(None) if at.site_id is None else _role.c.site_id == at.site_id
+        tx.conn.execute(sa.delete(_role).where(_role.c.person_id == person.id, _role.c.role == at.role.value, there))
+    _insert_roles(tx, person.id, given - person.roles)
     changed = load_person(tx, person.id)
     if changed is None:
         raise BrokerError(Code.CONFLICT, f"{person.handle} is gone")
-    ledger.append(tx, PersonChanged(person_id=person.id, act="roles", by=by, detail=_described(changed)))
+    ledger.append(tx, PersonChanged(person_id=person.id, act="rights changed", by=by, detail=_described(changed)))
     return changed
+
+
+def add_roles(tx: Tx, person: Person, roles: Iterable[RoleAt], *, by: str) -> Person:
+    """Give a person of the site further roles. Raises BrokerError(INVALID, CONFLICT)."""
+    return change_roles(tx, person, add=roles, by=by)
 
 
 def _insert_roles(tx: Tx, person_id: PersonId, roles: frozenset[RoleAt]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from broker.domain.authority import ApprovalVoided
 from broker.domain.capability import Capability, parse_capabilities, show_capabilities
 from broker.domain.errors import BrokerError, Code
 from broker.domain.grant import Terms
@@ -18,7 +19,7 @@ from broker.domain.people import Person, Right
 from broker.domain.policy import ApprovalFacts
 from broker.domain.request import TRANSITIONS, AccessRequest, ShownState, State, Step
 from broker.domain.window import Interval
-from broker.store import inventory, people
+from broker.store import inventory, ledger, people
 from broker.store.db import Tx
 from broker.store.schema import access_request as _request
 from broker.store.schema import access_request_asset as _request_asset
@@ -30,7 +31,7 @@ _BY_ID: Final = sa.select(_request).where(_request.c.id == sa.bindparam("wanted"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Approval:
-    """One owner's yes as given. complete: no further owner was needed."""
+    """One owner's yes as given. complete: no further owner was needed; void_at: since when it no longer counts."""
 
     id: ApprovalId
     request_id: AccessRequestId
@@ -39,6 +40,7 @@ class Approval:
     door: str
     terms: Terms
     complete: bool
+    void_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +70,7 @@ def insert(tx: Tx, request: AccessRequest) -> None:
             lapses_at=request.lapses_at,
             state=request.state.value,
             version=request.version,
+            extends_grant_id=request.extends,
         )
     )
     rows = [
@@ -191,6 +194,25 @@ def approvals(tx: Tx, request_id: AccessRequestId) -> list[Approval]:
     return [_approval_of(tx, row) for row in found]
 
 
+def void_approvals(tx: Tx, owner_id: PersonId, *, why: str) -> list[AccessRequestId]:
+    """Make an owner's first yeses on what is pending count no more, for good; gives the requests. Source: law 3.
+
+    why: for the ledger. Void even where the right is given back before the second yes; the owner can say yes anew.
+    """
+    asked = (
+        sa.select(_approval.c.id, _approval.c.request_id)
+        .select_from(_approval.join(_request, _approval.c.request_id == _request.c.id))
+        .where(_approval.c.owner_id == owner_id, _approval.c.void_at.is_(None), _approval.c.complete.is_(False))
+        .where(_request.c.state == State.PENDING.value)
+        .order_by(_approval.c.given_at, _approval.c.id)
+    )
+    found = tx.conn.execute(asked).all()
+    for row in found:
+        tx.conn.execute(sa.update(_approval).where(_approval.c.id == row.id).values(void_at=tx.now))
+        ledger.append(tx, ApprovalVoided(request_id=row.request_id, owner_id=owner_id, why=why))
+    return [row.request_id for row in found]
+
+
 def load_approval_facts(tx: Tx, *, owner: Person, request_id: str) -> ApprovalFacts:
     """All that is known for one owner's yes or no."""
     request = load(tx, request_id)
@@ -210,10 +232,10 @@ def load_approval_facts(tx: Tx, *, owner: Person, request_id: str) -> ApprovalFa
 
 
 def _first_standing(tx: Tx, request: AccessRequest) -> tuple[Terms | None, Person | None]:
-    """The earliest yes of an owner who may still say it: that of one disabled since is no pair of eyes."""
+    """The earliest yes that counts, of an owner who may still say it: that of one disabled since is no pair of eyes."""
     for one in approvals(tx, request.id):
         owner = people.load_person(tx, one.owner_id)
-        if owner is not None and owner.may(Right.APPROVE, request.site_id):
+        if one.void_at is None and owner is not None and owner.may(Right.APPROVE, request.site_id):
             return one.terms, owner
     return None, None
 
@@ -234,6 +256,7 @@ def _approval_of(tx: Tx, row: Any) -> Approval:
             interval=Interval(row.opens, row.closes),
         ),
         complete=row.complete,
+        void_at=row.void_at,
     )
 
 
@@ -264,6 +287,7 @@ def _all_of(tx: Tx, rows: Sequence[Any]) -> list[AccessRequest]:
             lapses_at=row.lapses_at,
             state=State(row.state),
             version=row.version,
+            extends=row.extends_grant_id,
         )
         for row in rows
     ]

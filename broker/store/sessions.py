@@ -24,7 +24,6 @@ from broker.store.schema import access_grant as _grant
 from broker.store.schema import access_session as _session
 from broker.store.schema import asset as _asset
 from broker.store.schema import channel as _channel
-from broker.store.schema import commissioning_window as _window
 from broker.store.schema import person as _person
 from broker.store.schema import person_key as _key
 from broker.store.schema import vendor as _vendor
@@ -41,17 +40,12 @@ _INSERT_CHANNEL: Final = sa.insert(_channel)
 _STANDING: Final = (
     sa.select(
         _session.c.id,
-        _session.c.until,
+        _session.c.grant_id,
+        _session.c.asset_id,
+        _session.c.opened_at,
         _session.c.longest_until,
         _session.c.killed_at,
         _session.c.ended_at,
-        _grant.c.opens,
-        _grant.c.closes,
-        _grant.c.revoked_at,
-        _grant.c.suspended_at,
-        _grant.c.handed_back_at,
-        _window.c.closes.label("window_closes"),
-        _window.c.closed_at.label("window_closed_at"),
         _person.c.disabled_at.label("person_disabled_at"),
         _vendor.c.disabled_at.label("vendor_disabled_at"),
         _key.c.person_id.label("key_person_id"),
@@ -59,7 +53,6 @@ _STANDING: Final = (
     )
     .select_from(
         _session.join(_grant, _session.c.grant_id == _grant.c.id)
-        .join(_window, _grant.c.window_id == _window.c.id)
         .join(_person, _session.c.person_id == _person.c.id)
         .join(_vendor, _grant.c.vendor_id == _vendor.c.id)
         .outerjoin(_key, _session.c.key_fingerprint == _key.c.fingerprint)
@@ -84,19 +77,15 @@ class Opening:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """All that can end a live session, in one row. key_stands: the key that came in is still enrolled for the person."""
+    """All that can end a live session, beside its grants. key_stands: the key that came in is still enrolled for the person."""
 
     id: SessionId
-    until: datetime
+    grant_id: GrantId
+    asset_id: AssetId
+    opened_at: datetime
     longest_until: datetime
     killed_at: datetime | None
     ended_at: datetime | None
-    grant_closes: datetime
-    revoked_at: datetime | None
-    suspended_at: datetime | None
-    handed_back_at: datetime | None
-    window_closes: datetime
-    window_closed_at: datetime | None
     disabled: bool
     key_stands: bool
 
@@ -240,16 +229,12 @@ def standings(tx: Tx, session_ids: Iterable[SessionId]) -> list[Standing]:
     return [
         Standing(
             id=row.id,
-            until=row.until,
+            grant_id=row.grant_id,
+            asset_id=row.asset_id,
+            opened_at=row.opened_at,
             longest_until=row.longest_until,
             killed_at=row.killed_at,
             ended_at=row.ended_at,
-            grant_closes=row.closes,
-            revoked_at=row.revoked_at,
-            suspended_at=row.suspended_at,
-            handed_back_at=row.handed_back_at,
-            window_closes=row.window_closes,
-            window_closed_at=row.window_closed_at,
             disabled=row.person_disabled_at is not None or row.vendor_disabled_at is not None,
             key_stands=row.key_person_id == row.person_id,
         )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 
@@ -11,18 +13,35 @@ from broker.domain.audit import WindowClosed, WindowExtended, WindowOpened
 from broker.domain.errors import BrokerError, Code
 from broker.domain.ids import SiteId, VendorId, WindowId, parse_text, quoted
 from broker.domain.inventory import Site, Vendor
+from broker.domain.wall import DailyHours, parse_daily, show_wall
 from broker.domain.window import CommissioningWindow, Interval
 from broker.store import ledger
 from broker.store.db import Tx
 from broker.store.schema import commissioning_window as _window
+from broker.store.schema import site as _site
 
 _BY_ID: Final = sa.select(_window).where(_window.c.id == sa.bindparam("window_id"))
 
+_BY_IDS: Final = sa.select(_window).where(_window.c.id.in_(sa.bindparam("wanted", expanding=True)))
+
 
 def insert_window(
-    tx: Tx, *, site: Site, vendor: Vendor, interval: Interval, pattern: str = "*", phase: str = "", by: str
+    tx: Tx,
+    *,
+    site: Site,
+    vendor: Vendor,
+    interval: Interval,
+    pattern: str = "*",
+    phase: str = "",
+    daily: str = "",
+    by: str,
 ) -> CommissioningWindow:
-    """Open a commissioning window. pattern: asset names with * and ?, comma-separated. Raises BrokerError(INVALID)."""
+    """Open a commissioning window. pattern: asset names with * and ?, comma-separated; daily: hours such as 07:00-19:00.
+
+    Raises BrokerError(INVALID).
+    """
+    zone = ZoneInfo(site.time_zone)
+    hours = parse_daily(daily, zone) if daily else None
     if interval.closes <= tx.now:
         raise BrokerError(Code.INVALID, "the window would be over already; choose a later --until")
     window = CommissioningWindow(
@@ -32,10 +51,23 @@ def insert_window(
         interval=interval,
         pattern=parse_text(pattern, what="asset pattern", longest=512),
         phase=parse_text(phase, what="phase", longest=128, required=False),
+        daily=hours,
     )
-    values = {"id": window.id, "site_id": site.id, "vendor_id": vendor.id, "pattern": window.pattern}
     tx.conn.execute(
-        sa.insert(_window).values(**values, opens=interval.opens, closes=interval.closes, phase=window.phase)
+        sa.insert(_window).values(
+            id=window.id,
+            site_id=site.id,
+            vendor_id=vendor.id,
+            pattern=window.pattern,
+            phase=window.phase,
+            opens=interval.opens,
+            closes=interval.closes,
+            time_zone=site.time_zone,
+            opens_wall=show_wall(interval.opens, zone),
+            closes_wall=show_wall(interval.closes, zone),
+            daily_from=None if hours is None else str(hours).partition("-")[0],
+            daily_until=None if hours is None else str(hours).partition("-")[2],
+        )
     )
     entry = WindowOpened(
         window_id=window.id,
@@ -46,6 +78,8 @@ def insert_window(
         pattern=window.pattern,
         phase=window.phase,
         by=by,
+        time_zone=site.time_zone,
+        daily="" if hours is None else str(hours),
     )
     ledger.append(tx, entry)
     return window
@@ -62,6 +96,12 @@ def load_window(tx: Tx, window_id: str) -> CommissioningWindow:
     if (window := find_window(tx, WindowId(window_id))) is None:
         raise BrokerError(Code.NOT_FOUND, f"no such window: {quoted(window_id)}")
     return window
+
+
+def windows_by_id(tx: Tx, ids: Iterable[WindowId]) -> dict[WindowId, CommissioningWindow]:
+    """The windows of those ids, in one query."""
+    wanted = sorted(set(ids))
+    return {row.id: window_of(row) for row in tx.conn.execute(_BY_IDS, {"wanted": wanted})} if wanted else {}
 
 
 def windows(tx: Tx, site_id: SiteId | None = None, vendor_id: VendorId | None = None) -> list[CommissioningWindow]:
@@ -93,19 +133,28 @@ def close_window(tx: Tx, window: CommissioningWindow, *, by: str) -> Commissioni
     return load_window(tx, window.id)
 
 
-def extend_window(tx: Tx, window: CommissioningWindow, until: datetime, *, by: str) -> CommissioningWindow:
-    """Move the end of a window out; grants made in it keep their own end (law 2). Raises BrokerError(INVALID, CONFLICT)."""
+def extend_window(
+    tx: Tx, window: CommissioningWindow, until: datetime, *, by: str, reason: str = ""
+) -> CommissioningWindow:
+    """Move the end of a window out, and count it; grants made in it keep their own end (law 2).
+
+    Raises BrokerError(INVALID, CONFLICT).
+    """
+    said = parse_text(reason, what="reason", longest=2048, required=False)
     if until <= window.interval.closes:
         raise BrokerError(Code.INVALID, "an extension must end later than the window; to end it earlier, close it")
+    site = sa.select(_site.c.time_zone).where(_site.c.id == window.site_id)
+    wall = show_wall(until, ZoneInfo(tx.conn.execute(site).scalar_one()))
     done = tx.conn.execute(
         sa.update(_window)
         .where(_window.c.id == window.id, _window.c.closed_at.is_(None), _window.c.closes == window.interval.closes)
         .where(_window.c.closes > tx.now)
-        .values(closes=until)
+        .values(closes=until, closes_wall=wall, extensions=_window.c.extensions + 1)
     )
     if done.rowcount != 1:
         raise BrokerError(Code.CONFLICT, f"window {window.id} is over; open a new one")
-    ledger.append(tx, WindowExtended(window_id=window.id, closes=until, by=by))
+    count = window.extensions + 1
+    ledger.append(tx, WindowExtended(window_id=window.id, closes=until, by=by, reason=said, count=count))
     return load_window(tx, window.id)
 
 
@@ -119,4 +168,10 @@ def window_of(row: Any) -> CommissioningWindow:
         pattern=row.pattern,
         phase=row.phase,
         closed_at=row.closed_at,
+        daily=None if row.daily_from is None else _hours_of(row),
+        extensions=row.extensions,
     )
+
+
+def _hours_of(row: Any) -> DailyHours:
+    return parse_daily(f"{row.daily_from}-{row.daily_until}", ZoneInfo(row.time_zone))

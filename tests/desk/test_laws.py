@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from broker import desk, gate
 from broker.domain.grant import Grant
+from broker.domain.live import Moved
 from broker.domain.policy import Narrowing, Refusal
 from broker.domain.request import AccessRequest
 from broker.domain.session import EndReason
@@ -91,7 +92,7 @@ def test_laws_1_and_2_a_session_lies_in_its_grant_that_lies_in_its_window_whatev
             assert session is not None
             assert session.until == came.admission.until == min(end, later.now + longest)
             assert session.opened_at == later.now
-            assert gate.standing(later, [session.id]) == {session.id: None}
+            assert gate.standing(later, [session.id]) == {session.id: Moved(session.until)}
         raise Undone
 
 
@@ -104,7 +105,7 @@ def test_law_2_closing_the_window_early_ends_what_stands_in_it_and_extending_it_
         session_id = place.entered(tx).session_id
         longer = inventory.extend_window(tx, opened, NOON + 2 * DAY, by=BY)
         assert grants.require(tx, grant.id) == grant
-        assert gate.standing(tx, [session_id]) == {session_id: None}
+        assert gate.standing(tx, [session_id]) == {session_id: Moved(grant.interval.closes)}
         inventory.close_window(tx, longer, by=BY)
         assert gate.standing(tx, [session_id]) == {session_id: EndReason.WINDOW_CLOSED}
         assert isinstance(place.enter(tx), Refusal)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -15,6 +15,7 @@ from broker.domain.capability import SFTP_READ, SFTP_WRITE
 from broker.domain.ids import AssetId, GrantId, PersonId
 from broker.domain.inventory import AssetState
 from broker.domain.policy import Admission, Facts, Reason, Refusal, admit
+from broker.domain.wall import parse_daily
 from broker.domain.window import Interval
 from tests.domain.makers import (
     ENGINEER,
@@ -41,6 +42,7 @@ REFUSED_FACTS: Mapping[Reason, Facts] = {
     Reason.NOT_YET: some_facts(grant=a_grant(NOON + HOUR, NOON + 2 * HOUR)),
     Reason.OVER: some_facts(grant=a_grant(NOON - HOUR, NOON)),
     Reason.WINDOW_CLOSED: some_facts(window=replace(a_window(), closed_at=NOON)),
+    Reason.OUTSIDE_HOURS: some_facts(window=replace(a_window(), daily=parse_daily("07:00-12:00", UTC))),
     Reason.NOT_GRANTED: some_facts(capability=SFTP_READ),
     Reason.ACCOUNT_UNKNOWN: some_facts(account="admin"),
     Reason.OTHER_CERTIFICATE: some_facts(certificate_grant=GrantId("grt-9")),

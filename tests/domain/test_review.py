@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -27,6 +27,7 @@ from broker.domain.policy import (
     review,
 )
 from broker.domain.request import Asked, State
+from broker.domain.wall import parse_daily
 from broker.domain.window import CommissioningWindow, Interval
 from tests.domain.makers import (
     ENGINEER,
@@ -46,6 +47,7 @@ from tests.domain.makers import (
     some_review_facts,
 )
 
+MORNINGS = replace(a_window(), daily=parse_daily("07:00-11:00", UTC))
 REFUSED_ASKINGS: Mapping[ReviewReason, tuple[ReviewFacts, Asked]] = {
     ReviewReason.NOT_AN_ENGINEER: (some_review_facts(person=OWNER), an_asking()),
     ReviewReason.DISABLED: (some_review_facts(vendor=replace(VENDOR, disabled_at=NOON)), an_asking()),
@@ -61,6 +63,7 @@ REFUSED_ASKINGS: Mapping[ReviewReason, tuple[ReviewFacts, Asked]] = {
     ),
     ReviewReason.TOO_LONG: (some_review_facts(longest=HOUR / 2), an_asking()),
     ReviewReason.IN_THE_PAST: (some_review_facts(), an_asking(opens=NOON - 2 * HOUR)),
+    ReviewReason.OUTSIDE_HOURS: (some_review_facts(windows=(MORNINGS,)), an_asking()),
     ReviewReason.NO_WINDOW: (some_review_facts(), an_asking(opens=NOON + 4 * HOUR)),
 }
 
@@ -112,6 +115,7 @@ REFUSED_APPROVALS: Mapping[ReviewReason, tuple[ApprovalFacts, Narrowing]] = {
     ReviewReason.WIDER: (some_approval_facts(), Narrowing(closes=NOON + 3 * HOUR)),
     ReviewReason.NOTHING_LEFT: (some_approval_facts(), Narrowing(assets=frozenset())),
     ReviewReason.NO_WINDOW: (some_approval_facts(windows=()), Narrowing()),
+    ReviewReason.OUTSIDE_HOURS: (some_approval_facts(windows=(MORNINGS,)), Narrowing()),
     ReviewReason.SAME_OWNER: (
         some_approval_facts(
             assets=(an_asset(1, klass=AssetClass.HAZARD), an_asset(2)),
@@ -136,7 +140,8 @@ def test_each_approval_that_may_not_be_is_refused_with_its_reason(reason: Review
 
 
 def test_every_reason_of_review_has_a_case_here_or_at_the_desk() -> None:
-    at_the_desk = {ReviewReason.CHANGED}  # a version read by the page that is no longer the row's
+    # A version read by the page that is no longer the row's; the grant that an extension was asked for.
+    at_the_desk = {ReviewReason.CHANGED, ReviewReason.GRANT_ENDED}
     assert REFUSED_ASKINGS.keys() | REFUSED_APPROVALS.keys() | at_the_desk == set(ReviewReason)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import asyncssh
 import pytest
@@ -158,6 +159,22 @@ def window_closed(case: Case) -> Iterator[Ask]:
 
 
 @contextmanager
+def outside_hours(case: Case) -> Iterator[Ask]:
+    case.plant.let_in(case.login, engineer=case.who)
+    now = CLOCK.now().astimezone(ZoneInfo("Europe/London"))
+    hours = (
+        {"daily_from": "20:00", "daily_until": "21:00"}
+        if now.hour < 12
+        else {"daily_from": "03:00", "daily_until": "04:00"}
+    )
+    with case.plant.db.begin() as tx:  # the hours have ended since: a booked day would be long to wait for
+        person = people_rows.require(tx, case.who)
+        mine = schema.commissioning_window.c.vendor_id == person.vendor_id
+        tx.conn.execute(sa.update(schema.commissioning_window).where(mine).values(**hours))
+    yield case.ask_by_certificate
+
+
+@contextmanager
 def not_granted(case: Case) -> Iterator[Ask]:
     case.plant.let_in(case.login, engineer=case.who, capabilities=frozenset({SHELL}))
     yield case.ask_by_certificate
@@ -233,6 +250,7 @@ CASES: Final[Mapping[Reason, Callable[[Case], AbstractContextManager[Ask]]]] = {
     Reason.NOT_YET: not_yet,
     Reason.OVER: over,
     Reason.WINDOW_CLOSED: window_closed,
+    Reason.OUTSIDE_HOURS: outside_hours,
     Reason.NOT_GRANTED: not_granted,
     Reason.ACCOUNT_UNKNOWN: account_unknown,
     Reason.OTHER_CERTIFICATE: other_certificate,

@@ -71,7 +71,7 @@ CHANGES: dict[str, tuple[Change, list[tuple[str, str | None]]]] = {
     "a window closed": (lambda tx, plant: inventory.close_window(tx, plant.window, by=BY), [("window.closed", None)]),
     "roles": (
         lambda tx, plant: people.add_roles(tx, plant.people["owner"], [RoleAt(Role.AUDITOR, None)], by=BY),
-        [("person.changed", "roles")],
+        [("person.changed", "rights changed")],
     ),
     "a person disabled twice": (
         lambda tx, plant: [people.disable(tx, plant.id_of("owner"), by=BY) for _ in range(2)],

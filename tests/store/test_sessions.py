@@ -230,7 +230,7 @@ def test_the_database_itself_refuses_a_session_that_is_half_ended(store: Store, 
 
 
 ACTS: dict[str, tuple[Callable[[Tx, Plant, SessionId, Grant], object], object]] = {
-    "nothing": (lambda tx, plant, ses, grant: None, None),
+    "nothing": (lambda tx, plant, ses, grant: None, Moved(NOON + 2 * HOUR)),
     "revoke": (lambda tx, plant, ses, grant: desk.revoke(tx, grant_id=grant.id, by="x", reason="r"), EndReason.REVOKED),
     "hand back": (
         lambda tx, plant, ses, grant: desk.hand_back(tx, person_id=grant.person_id, grant_id=grant.id),
@@ -260,7 +260,7 @@ ACTS: dict[str, tuple[Callable[[Tx, Plant, SessionId, Grant], object], object]] 
     ),
     "extend the window": (
         lambda tx, plant, ses, grant: inventory.extend_window(tx, plant.window, NOON + 20 * HOUR, by=BY),
-        None,
+        Moved(NOON + 2 * HOUR),
     ),
     "leave": (
         lambda tx, plant, ses, grant: gate.leave(tx, session_id=ses, reason=EndReason.DONE),
