@@ -51,13 +51,33 @@ class AWindow:
     closes: datetime
     pattern: str
     closed_at: datetime | None = None
+    hours: tuple[int, int] | None = None
+    """Of each day, whole hours of UTC: what the wall of this site shows in winter."""
 
     @property
     def end(self) -> datetime:
         return self.closes if self.closed_at is None else min(self.closes, self.closed_at)
 
+    def stop(self, since: datetime) -> datetime:
+        """When what is in there since then has to be out; at once outside of the hours."""
+        if self.hours is None:
+            return self.end
+        first, last = self.hours
+        midnight = since.replace(hour=0, minute=0, second=0, microsecond=0)
+        inside = first <= since.hour < last
+        return min(self.end, midnight + timedelta(hours=last)) if inside else since
+
+    def touched(self, opens: datetime, closes: datetime) -> bool:
+        hour = timedelta(hours=1)
+        begun = opens.replace(minute=0, second=0, microsecond=0)
+        return self.hours is None or any(
+            self.hours[0] <= (begun + number * hour).hour < self.hours[1]
+            for number in range(24 * 4)
+            if begun + number * hour < closes
+        )
+
     def covers(self, firm: str, assets: Iterable[str], opens: datetime, closes: datetime) -> bool:
-        inside = self.opens <= opens and closes <= self.end
+        inside = self.opens <= opens and closes <= self.end and self.touched(opens, closes)
         return inside and firm == self.firm and all(fnmatchcase(one, self.pattern) for one in assets)
 
 
@@ -103,6 +123,7 @@ class ASession:
     asset: str
     until: datetime
     longest: datetime
+    opened_at: datetime
     killed: bool = False
     ended: bool = False
     channels: dict[int, bool] = field(default_factory=dict)
@@ -118,6 +139,8 @@ class Model:
     sessions: dict[str, ASession] = field(default_factory=dict)
     disabled: set[str] = field(default_factory=set)
     """Handles and firms."""
+    rightless: set[str] = field(default_factory=set)
+    """Owners who are auditors for a while."""
     keyless: set[str] = field(default_factory=set)
 
     def shut_out(self, engineer: str) -> bool:
@@ -135,7 +158,7 @@ class Model:
 
     # law 3: nobody decides on what they asked for; who decides is an owner, now
     def may_decide(self, owner: str, request: ARequest) -> bool:
-        if owner in FIRM_OF or owner in self.disabled or HUMAN_OF[owner] == HUMAN_OF[request.asker]:
+        if owner in FIRM_OF or owner in self.disabled | self.rightless or HUMAN_OF[owner] == HUMAN_OF[request.asker]:
             return False
         return request.shown(self.now) == "pending"
 
@@ -156,7 +179,7 @@ class Model:
 
     def first(self, request: ARequest) -> tuple[str, Yes] | None:
         """The earliest yes of an owner who is still one."""
-        return next((one for one in request.yeses if one[0] not in self.disabled), None)
+        return next((one for one in request.yeses if one[0] not in self.disabled | self.rightless), None)
 
     def complete(self, request: ARequest, narrowed: Yes) -> bool:
         return not narrowed.assets & HAZARDS or self.first(request) is not None
@@ -171,7 +194,7 @@ class Model:
             and not grant.ended
             and asset in grant.yes.assets
             and capability in grant.yes.capabilities
-            and max(grant.yes.opens, window.opens) <= self.now < min(grant.yes.closes, window.end)
+            and max(grant.yes.opens, window.opens) <= self.now < min(grant.yes.closes, window.stop(self.now))
         )
 
     def live(self, grant_id: str, *, beside: str = "") -> int:
@@ -193,9 +216,17 @@ class Model:
         room = self.live(one.grant, beside=session_id) < MOST_SESSIONS
         return until if fits and room and self.now < until else None
 
-    def stop(self, grant_id: str) -> datetime:
+    def stop(self, grant_id: str, since: datetime | None = None) -> datetime:
+        """The end of what is admitted under the grant now, or was at another time."""
         grant = self.grants[grant_id]
-        return min(grant.yes.closes, self.windows[grant.window].end)
+        return min(grant.yes.closes, self.windows[grant.window].stop(since or self.now))
+
+    def void_yeses(self, owner: str) -> int:
+        """An owner who loses a right has agreed to nothing that is still pending; gives to how much they had."""
+        touched = [one for one in self.requests.values() if one.state == "pending" and owner in dict(one.yeses)]
+        for one in touched:
+            one.yeses = [yes for yes in one.yeses if yes[0] != owner]
+        return len(touched)
 
     def reasons_to_end(self, session_id: str) -> set[str]:
         """Every act by which the session has to end now; time is judged elsewhere."""

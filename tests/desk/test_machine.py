@@ -28,6 +28,7 @@ from broker.domain.errors import BrokerError, Code
 from broker.domain.grant import Grant, GrantState
 from broker.domain.ids import GrantId, SessionId
 from broker.domain.live import Moved
+from broker.domain.people import Role, RoleAt
 from broker.domain.policy import Agreed, Narrowing, Refusal
 from broker.domain.request import AccessRequest
 from broker.domain.session import ChannelKind, EndReason
@@ -36,7 +37,7 @@ from broker.gate import Entered, Limits
 from broker.settings import Settings
 from broker.signer.signing import Order, order_gate
 from broker.store import grants, inventory, ledger, people, requests, sessions
-from broker.store.db import Tx
+from broker.store.db import Database, Tx
 from tests.desk.model import (
     FIRM_OF,
     HAZARDS,
@@ -75,6 +76,7 @@ class Deeds(RuleBasedStateMachine):
     def __init__(self, store: Store) -> None:
         super().__init__()
         self.store = store
+        self.nodes = [store.db, store.again()]
         self.plant = make_plant(store.db, store.clock)
         self.model = Model(now=NOON)
         self.told: list[str] = []
@@ -107,8 +109,13 @@ class Deeds(RuleBasedStateMachine):
     def deed(self, *entries: str) -> Iterator[Tx]:
         """One transaction; entries: the kinds it must tell the ledger if it commits, and nothing else."""
         self.told.extend(entries)
-        with self.store.db.begin() as tx:
+        with self._node().begin() as tx:
             yield tx
+
+    def _node(self) -> Database:
+        """By turns one of two bastions on the one database."""
+        self.nodes.reverse()
+        return self.nodes[0]
 
     @contextlib.contextmanager
     def conflict(self) -> Iterator[Tx]:
@@ -139,17 +146,21 @@ class Deeds(RuleBasedStateMachine):
         target=windows,
         firm=st.sampled_from(["cellmaker", "cellmaker", "rival"]),
         begins=st.sampled_from([-HOUR, timedelta(0), HOUR]),
-        length=st.sampled_from([2 * HOUR, 6 * HOUR]),
+        length=st.sampled_from([2 * HOUR, 6 * HOUR, 72 * HOUR]),
         pattern=st.sampled_from(["*", "bms-*"]),
+        hours=st.sampled_from([None, (10, 13), (12, 14), (13, 24), (0, 12)]),
     )
-    def open_window(self, firm: str, begins: timedelta, length: timedelta, pattern: str) -> str:
+    def open_window(
+        self, firm: str, begins: timedelta, length: timedelta, pattern: str, hours: tuple[int, int] | None
+    ) -> str:
         interval = Interval(self.model.now + begins, self.model.now + begins + length)
         vendor = self.plant.vendor if firm == "cellmaker" else self.plant.rival
         with self.deed("window.opened") as tx:
+            daily = "" if hours is None else f"{hours[0]:02d}:00-{hours[1]:02d}:00"
             made = inventory.insert_window(
-                tx, site=self.plant.site, vendor=vendor, interval=interval, pattern=pattern, by="x"
+                tx, site=self.plant.site, vendor=vendor, interval=interval, pattern=pattern, daily=daily, by="x"
             )
-        self.model.windows[made.id] = AWindow(firm, interval.opens, interval.closes, pattern)
+        self.model.windows[made.id] = AWindow(firm, interval.opens, interval.closes, pattern, hours=hours)
         return str(made.id)
 
     @rule(window=windows)
@@ -308,7 +319,7 @@ class Deeds(RuleBasedStateMachine):
     @rule(grant=grants, owner=st.sampled_from([*OWNERS, "engineer.one"]))
     def revoke(self, grant: str, owner: str) -> None:
         one = self.model.grants[grant]
-        entitled = owner not in FIRM_OF and owner not in self.model.disabled
+        entitled = owner not in FIRM_OF and owner not in self.model.disabled | self.model.rightless
         may = entitled and not one.revoked and not one.handed_back
         with self.deed(*["grant.revoked"] * may) as tx:
             answer = desk.revoke_as(tx, owner_id=self.plant.id_of(owner), grant_id=grant, reason="enough")
@@ -329,7 +340,7 @@ class Deeds(RuleBasedStateMachine):
     def kill(self, session: str, owner: str) -> None:
         one = self.model.sessions[session]
         grant = self.model.grants[one.grant]
-        entitled = owner not in FIRM_OF and owner not in self.model.disabled
+        entitled = owner not in FIRM_OF and owner not in self.model.disabled | self.model.rightless
         marks, suspends = not one.ended and not one.killed, not grant.ended
         may = entitled and (marks or suspends)
         with self.deed(*["session.killed"] * may) as tx:
@@ -346,13 +357,26 @@ class Deeds(RuleBasedStateMachine):
         if who.startswith("key of "):
             self._take_the_key_away(who.removeprefix("key of "))
         elif who in HUMAN_OF:
-            with twice or self.deed("person.changed") as tx:
+            void = 0 if twice else self.model.void_yeses(who)
+            with twice or self.deed("person.changed", *["approval.voided"] * void) as tx:
                 desk.disable_person(tx, handle=who, by="x")
             self.model.disabled.add(who)
         elif who:
             with twice or self.deed("vendor.disabled") as tx:
                 desk.disable_vendor(tx, name=who, by="x")
             self.model.disabled.add(who)
+
+    @rule(who=st.sampled_from(OWNERS))
+    def change_rights(self, who: str) -> None:
+        """An owner becomes an auditor, or an owner again; either voids what they agreed to as the first of two."""
+        owner, auditor = (RoleAt(role, self.plant.site.id) for role in (Role.OWNER, Role.AUDITOR))
+        back = who in self.model.rightless
+        void = self.model.void_yeses(who)
+        with self.deed("person.changed", *["approval.voided"] * void) as tx:
+            desk.change_rights(
+                tx, handle=who, add=[owner if back else auditor], remove=[auditor if back else owner], by="x"
+            )
+        self.model.rightless ^= {who}
 
     def _take_the_key_away(self, who: str) -> None:
         had = who not in self.model.keyless
@@ -390,7 +414,7 @@ class Deeds(RuleBasedStateMachine):
         assert (got.until, got.asset.name, answer.channel) == (max(possible.values()), asset, 1)
         assert possible[got.grant_id] == got.until
         self.model.sessions[answer.session_id] = ASession(
-            got.grant_id, asset, got.until, self.model.now + LONGEST_SESSION, channels={1: True}
+            got.grant_id, asset, got.until, self.model.now + LONGEST_SESSION, self.model.now, channels={1: True}
         )
         return str(answer.session_id)
 
@@ -455,7 +479,9 @@ class Deeds(RuleBasedStateMachine):
         one, now = self.model.grants[grant], self.model.now
         window = self.model.windows[one.window]
         life = timedelta(seconds=SETTINGS.certificate_life_s)
-        first = max(one.yes.opens, window.opens, now.replace(microsecond=0))
+        day = NOON if window.hours is None else now.replace(hour=window.hours[0], minute=0, second=0, microsecond=0)
+        begins = window.opens if window.hours is None else max(window.opens, day)
+        first = max(one.yes.opens, begins, now.replace(microsecond=0))
         last = min(self.model.stop(grant), now.replace(microsecond=0) + life)
         whole = (last - NOON) // SECOND > -((NOON - first) // SECOND)
         may = who == one.asker and any(
@@ -489,7 +515,7 @@ class Deeds(RuleBasedStateMachine):
 
     # --- time
 
-    @rule(length=st.sampled_from([TICK, SECOND, MINUTE, 20 * MINUTE, HOUR]))
+    @rule(length=st.sampled_from([TICK, SECOND, MINUTE, 20 * MINUTE, HOUR, HOUR, 20 * HOUR]))
     def time_passes(self, length: timedelta) -> None:
         self.model.now = self.store.clock.forward(length)
 
@@ -537,7 +563,8 @@ class Deeds(RuleBasedStateMachine):
             grant = self.model.grants[grant_id]
             with self.store.db.read() as tx:
                 found = grants.require(tx, grant_id)
-                yeses = [people.load_person(tx, one.owner_id) for one in requests.approvals(tx, found.request_id)]
+                given = [one for one in requests.approvals(tx, found.request_id) if one.void_at is None]
+                yeses = [people.load_person(tx, one.owner_id) for one in given]
             window = self.model.windows[found.window_id]
             assert window.opens <= found.interval.opens < found.interval.closes <= window.closes
             assert (found.interval.opens, found.interval.closes) == (grant.yes.opens, grant.yes.closes)
@@ -562,7 +589,7 @@ class Deeds(RuleBasedStateMachine):
                 assert isinstance(said, EndReason)
                 assert said.value in reasons
             else:
-                until = min(self.model.stop(one.grant), one.longest)
+                until = min(self.model.stop(one.grant, one.opened_at), one.longest)
                 assert said == Moved(until)
 
 
