@@ -10,6 +10,7 @@ from typing import Protocol
 from broker.bastion.sessions import AssetSession
 from broker.domain.errors import BrokerError
 from broker.domain.ids import SessionId
+from broker.domain.live import Moved
 from broker.domain.session import EndReason
 from broker.gate import Proof, standing
 from broker.store import people
@@ -104,9 +105,7 @@ class Watch:
                 log.exception("session %s could not be told", session_id)
 
 
-def _judged(
-    tx: Tx, wanted: list[SessionId]
-) -> tuple[dict[SessionId, EndReason | Moved | None], dict[SessionId, Notice]]:
+def _judged(tx: Tx, wanted: list[SessionId]) -> tuple[dict[SessionId, EndReason | Moved], dict[SessionId, Notice]]:
     return standing(tx, wanted), notices(tx, wanted)
 
 
