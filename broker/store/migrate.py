@@ -23,12 +23,12 @@ def _directory() -> tuple[Config, ScriptDirectory]:
     return config, ScriptDirectory.from_config(config)
 
 
-def upgrade(engine: sa.Engine) -> None:
-    """Run every missing migration, all in one transaction on both databases."""
+def upgrade(engine: sa.Engine, to: str = "head") -> None:
+    """Run every missing migration up to one, all in one transaction on both databases."""
     config, scripts = _directory()
 
     def missing(found: Any, _context: Any) -> Any:
-        return scripts._upgrade_revs("head", found)  # the name Alembic's own documentation gives for this use
+        return scripts._upgrade_revs(to, found)  # the name Alembic's own documentation gives for this use
 
     with engine.connect() as conn, conn.begin(), EnvironmentContext(config, scripts, fn=missing) as environment:
         if engine.dialect.name == "postgresql":  # on SQLite BEGIN IMMEDIATE keeps a second upgrade out

@@ -97,6 +97,15 @@ WRONG: list[tuple[str, int, str]] = [
     ("window open plant --vendor cellmaker --from 2020-02-24 --until 2020-02-25", 1, "over already"),
     ("window open plant --vendor cellmaker --from 2099-01-01 --until 9999-12-31T23:59:59+00:00", 1, "out of range"),
     ("window open plant --vendor cellmaker --from 0001-01-01 --until 2099-01-01", 1, "out of range"),
+    ("window open plant --vendor cellmaker --from 2099-01-01 --until 2099-02-01 --daily 22:00-06:00", 1, "over midnight"),
+    ("window open plant --vendor cellmaker --from 2099-01-01 --until 2099-02-01 --daily 7-19", 1, "write 07:00-19:00"),
+    ("person rights owner.one", 2, "--add or --remove"),
+    ("person rights nobody --add owner@plant", 3, "no such person"),
+    ("person rights owner.one --add king@plant", 1, "role 'king': one of owner"),
+    ("person rights owner.one --add operator@nowhere", 3, "no such site"),
+    ("person rights owner.one --remove owner", 1, "no such role"),
+    ("person rights owner.one --remove owner@plant", 1, "disable the person instead"),
+    ("person rights engineer.one --add owner@plant", 1, "belongs to a vendor"),
     ("window close win-none", 3, "no such window"),
     ("window extend win-none --until 2099-01-01 --as owner.one --totp 000000", 3, "no such window"),
     ("window extend $WINDOW --until soon --as owner.one --totp 000000", 1, "time 'soon'"),
@@ -198,8 +207,13 @@ def test_wrong_input_is_one_line_the_right_code_and_changes_nothing(shared: Depl
         (("revoke", "$GRANT", "--reason", "\x1b[2J"), "control characters"),
         (("revoke", "$GRANT", "--reason", "r" * 3000), "reason is too long"),
         (("person", "add", "new", "--name", "\n", "--vendor", "cellmaker"), "name is missing"),
-        ((*WINDOW, "--from", "2099-03-29 01:30", "--until", "2099-04-01"), "does not exist in Europe/London"),
-        ((*WINDOW, "--from", "2099-10-25 01:30", "--until", "2099-11-01"), "exists twice in Europe/London"),
+        ((*WINDOW, "--from", "2099-03-29 01:30", "--until", "2099-04-01"), "the clocks go from 01:00 to 02:00"),
+        ((*WINDOW, "--from", "2099-10-25 01:30", "--until", "2099-11-01"), "write the offset: +01:00 or +00:00"),
+        (
+            ("window", "extend", "$WINDOW", "--until", "2099-03-29T01:00", "--as", OWNER, "--totp", "0"),
+            "does not exist",
+        ),
+        (("approve", "$REQUEST", "--until", "2099-10-25 01:59:59", "--as", OWNER, "--totp", "0"), "exists twice"),
         ((*ADD_ASSET[:-1], "1" * 5000 + ":" + "2" * 5000), "write HOST:PORT"),
         ((*ADD_ASSET, "--tcp", "3" * 5000), "numbers from 1 to 65535"),
         (("asset", "show", "\x1b[2J\x07"), "no asset '\\x1b[2J\\x07'"),
@@ -207,7 +221,7 @@ def test_wrong_input_is_one_line_the_right_code_and_changes_nothing(shared: Depl
 )
 def test_hostile_words_are_refused_and_shown_escaped(shared: Deployment, words: tuple[str, ...], wanted: str) -> None:
     before = shared.rows()
-    told = {"$REQUEST": shared.template.requests[0], "$GRANT": shared.template.grant}
+    told = {"$REQUEST": shared.template.requests[0], "$GRANT": shared.template.grant, "$WINDOW": shared.template.window}
     given = [told.get(word, word) for word in words]
     done = shared.run(*given, *(["--totp", shared.code()] if words[0] == "deny" else []))
     assert done.status in (FAILED, NOT_FOUND)
