@@ -32,7 +32,7 @@ ADD_ASSET = ("asset", "add", "new.plant", "--address", "10.0.0.1:22")
 # fmt: off
 WRONG: list[tuple[str, int, str]] = [
     ("nonsense", 2, "No such command 'nonsense'; see: wicketgate --help"),
-    ("freeze ses-1", 2, "No such command"),
+    ("freeze ses-1", 75, "does not answer"),
     ("isolate plant --level 3 --reason r", 2, "No such command"),
     ("search text", 2, "No such command"),
     ("hold ses-1 --reason r", 2, "No such command"),
