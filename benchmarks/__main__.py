@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from benchmarks.ends import ground, measure_ends
 from benchmarks.measure import echo_s, first_byte_s, idle_kib, input_mb_s, output_mb_s, whole_s
 from benchmarks.peers import CIPHER, KEX
 from benchmarks.table import GATE, JUMP, WAYS, Bar, Of, Row, markdown, p99
@@ -24,7 +25,7 @@ from benchmarks.ways import Bench, bench
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much is measured: rounds of logins, of echoes (trips each) and of copies (bytes each), and idle sessions."""
+    """How much is measured: rounds of logins, of echoes (trips each) and of copies (bytes each), idle sessions, sessions ended."""
 
     logins: int
     echoes: int
@@ -32,10 +33,11 @@ class Size:
     copies: int
     copy_bytes: int
     idle: int
+    ended: int
 
 
-FULL: Final = Size(logins=21, echoes=7, trips=200, copies=5, copy_bytes=300_000_000, idle=100)
-QUICK: Final = Size(logins=5, echoes=3, trips=100, copies=2, copy_bytes=60_000_000, idle=20)
+FULL: Final = Size(logins=21, echoes=7, trips=200, copies=5, copy_bytes=300_000_000, idle=100, ended=200)
+QUICK: Final = Size(logins=5, echoes=3, trips=100, copies=2, copy_bytes=60_000_000, idle=20, ended=20)
 
 
 def in_turn(
@@ -81,6 +83,22 @@ def measure_all(setting: Bench, size: Size, tell: Callable[[str], None]) -> list
     ]
 
 
+def measure_in(folder: Path, size: Size, only: str | None) -> list[Row]:
+    """All rows, or those of one kind; each kind has a site of its own, that nothing is left of when the next begins."""
+    rows: list[Row] = []
+    if only != "ends":
+        with bench(folder / "ways") as setting:
+            rows += measure_all(setting, size, _tell)
+    if only != "ways":
+        with ground(folder / "ends") as on:
+            rows += measure_ends(on, size.ended, _tell)
+    return rows
+
+
+def _tell(what: str) -> None:
+    print(what, file=sys.stderr)
+
+
 def heading() -> str:
     """The day and the machine."""
     version = subprocess.run(["ssh", "-V"], capture_output=True, text=True, check=False).stderr.split(",")[0].strip()
@@ -107,11 +125,13 @@ def main() -> int:
     words = argparse.ArgumentParser(prog="make bench", description=__doc__)
     words.add_argument("--quick", action="store_true", help="fewer rounds, 60 MB instead of 300, 20 idle sessions")
     words.add_argument("--keep", type=Path, metavar="FILE", help="append the table to FILE, with machine and date")
+    words.add_argument("--only", choices=("ways", "ends"), help="the ways to an asset, or how exactly sessions end")
     asked = words.parse_args()
+    size = QUICK if asked.quick else FULL
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what was started is stopped
     try:
-        with tempfile.TemporaryDirectory(prefix="wicketgate-bench-") as folder, bench(Path(folder)) as setting:
-            rows = measure_all(setting, QUICK if asked.quick else FULL, lambda what: print(what, file=sys.stderr))
+        with tempfile.TemporaryDirectory(prefix="wg-bench-") as folder:
+            rows = measure_in(Path(folder), size, asked.only)
     except (RuntimeError, OSError, subprocess.SubprocessError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1

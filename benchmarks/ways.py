@@ -39,6 +39,7 @@ class Bench:
 @contextlib.contextmanager
 def bench(folder: Path) -> Iterator[Bench]:
     """An asset, two bastions made of OpenSSH and one wicketgate, all on loopback; everything is stopped at the end."""
+    folder.mkdir(parents=True, exist_ok=True)
     key, config, known = make_key(folder / "id"), folder / "ssh_config", folder / "known_hosts"
     home = make_home(folder)
     ca = command_line(home, "ca", "show", "asset")

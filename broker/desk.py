@@ -42,6 +42,8 @@ from broker.freezing import freeze as freeze
 from broker.freezing import freeze_as as freeze_as
 from broker.freezing import unfreeze as unfreeze
 from broker.freezing import unfreeze_as as unfreeze_as
+from broker.holding import Held as Held
+from broker.holding import hold_open as hold_open
 from broker.revoking import change_rights as change_rights
 from broker.revoking import close_window as close_window
 from broker.revoking import disable_person as disable_person

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from broker.domain.audit import ChannelOpened, ChannelRefused, SessionOpened
+from broker.domain.authority import ClockBehind
 from broker.domain.capability import SHELL, Capability
 from broker.domain.grant import Grant, GrantState
 from broker.domain.ids import GrantId, Login, PersonId, SessionId
@@ -49,6 +50,7 @@ class Limits:
 
     most_sessions: int = 4
     longest_session: timedelta = timedelta(hours=12)
+    clock_tolerance: timedelta = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +132,15 @@ def glance(
     """
     decision = _decide(tx, proof, login, None, session_id, can_record, limits)
     return decision if isinstance(decision, Refusal) else None
+
+
+def raise_clock_alarm(tx: Tx, *, node: str, limits: Limits) -> timedelta | None:
+    """Keep that the clock is behind the ledger; gives by how much, None and no entry when it is not. Source: TIM-2."""
+    behind = ledger.clock_behind(tx)
+    if behind <= limits.clock_tolerance:
+        return None
+    ledger.append(tx, ClockBehind(node=node, behind_s=int(behind.total_seconds())))
+    return behind
 
 
 def record_refusal(tx: Tx, *, proof: Proof, asked: str, capability: str, reason: str) -> None:
@@ -225,6 +236,7 @@ def _best(
             longest_session=_left(entrance, limits, now),
             frozen=frozen or (entrance.session is not None and entrance.session.frozen_at is not None),
             can_record=can_record,
+            clock_behind=entrance.clock_behind > limits.clock_tolerance,
         )
         if facts.longest_session <= timedelta(0):
             return Refusal(Reason.OVER, "the session's longest time is over; connect again")

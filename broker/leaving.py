@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from broker.domain.audit import ChannelClosed, SessionClosed, StreamHead
 from broker.domain.extension import Stretch, stretches
+from broker.domain.hold import Ends
 from broker.domain.ids import SessionId
 from broker.domain.live import Moved
 from broker.domain.session import EndReason
@@ -75,19 +76,34 @@ def standing(tx: Tx, session_ids: Iterable[SessionId]) -> dict[SessionId, EndRea
     """
     wanted = list(session_ids)
     found: dict[SessionId, EndReason | Moved] = dict.fromkeys(wanted, EndReason.INTERRUPTED)
+    for one, carried in _loaded(tx, wanted):
+        ends = _ends(one, carried, tx.now)
+        if isinstance(ends, EndReason):
+            found[one.id] = ends
+        else:  # a hold is only ever later, and only than what time alone ends
+            found[one.id] = Moved(ends.closes if one.held_until is None else max(ends.closes, one.held_until))
+    return found
+
+
+def ends_of(tx: Tx, session_id: SessionId) -> Ends | EndReason:
+    """When a live session ends if nobody holds it, or why it must end now."""
+    for one, carried in _loaded(tx, [session_id]):
+        return _ends(one, carried, tx.now)
+    return EndReason.INTERRUPTED
+
+
+def _loaded(tx: Tx, wanted: list[SessionId]) -> Iterator[tuple[Standing, Sequence[Stretch]]]:
     if not wanted:
-        return found
+        return
     rows = sessions.standings(tx, wanted)
     own = grants.grants_by_id(tx, (one.grant_id for one in rows))
     later = grants.extensions(tx, own)
     places = windows.windows_by_id(tx, (one.window_id for one in (*own.values(), *later)))
     for one in rows:
-        carried = stretches(own[one.grant_id], later, places, asset_id=one.asset_id, opened_at=one.opened_at)
-        found[one.id] = _judge(one, carried, tx.now)
-    return found
+        yield one, stretches(own[one.grant_id], later, places, asset_id=one.asset_id, opened_at=one.opened_at)
 
 
-def _judge(one: Standing, carried: Sequence[Stretch], now: datetime) -> EndReason | Moved:
+def _ends(one: Standing, carried: Sequence[Stretch], now: datetime) -> EndReason | Ends:
     if one.killed_at is not None:
         return EndReason.KILLED
     first = carried[0]
@@ -97,14 +113,14 @@ def _judge(one: Standing, carried: Sequence[Stretch], now: datetime) -> EndReaso
         return ended or EndReason.DISABLED
     if ended is not None:
         return ended
-    until = first.until
+    last = first
     for stretch in carried[1:]:
         if (ended := _act_on(stretch, now)) is not None:
             if now < stretch.since:
                 break  # taken back before it began: the end is where it was
             return ended
-        until = stretch.until
-    return Moved(min(until, one.longest_until))
+        last = stretch
+    return Ends(closes=min(last.until, one.longest_until), window_closes=last.window.stop(last.since))
 
 
 def _act_on(stretch: Stretch, now: datetime) -> EndReason | None:

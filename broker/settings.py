@@ -126,6 +126,12 @@ class Settings(BaseModel):
     refused_channels_max: Count = Field(50, description="refused channels until the connection is closed")
     dial_timeout_s: Seconds = Field(5, description="TCP connection to an asset, in seconds")
     open_timeout_s: Seconds = Field(15, description="from the dial to the open session, in seconds")
+    clock_tolerance_s: Seconds = Field(
+        5, description="nothing is admitted while the clock is further behind the ledger, in seconds"
+    )
+    hold_max_s: Seconds = Field(
+        600, description="the longest an owner may hold a session open beyond its grant, in seconds"
+    )
     login_timeout_s: Seconds = Field(60, description="time to log in, in seconds")
     idle_without_channel_s: Seconds = Field(
         60, description="a connection without a channel is closed after so many seconds"

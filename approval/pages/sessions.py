@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -15,9 +15,10 @@ from approval.logins import DOOR, Unproven, act_proven
 from approval.names import Names
 from approval.showing import LOOKERS, go, not_there, show
 from approval.visitors import Visitor
-from approval.web import look
+from approval.web import look, web_of
 from broker import desk
 from broker.domain.errors import BrokerError
+from broker.domain.ids import parse_duration
 from broker.domain.people import Right
 from broker.domain.policy import Refusal
 from broker.domain.session import Session
@@ -40,7 +41,10 @@ class SessionList:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionView:
-    """One session. killed_at: when somebody ended it by force; the bastion closes it within a second of that."""
+    """One session. killed_at: when somebody ended it by force; the bastion closes it within a second of that.
+
+    hold_max: how far beyond its grant's end an owner may hold it.
+    """
 
     session: Session
     killed_at: datetime | None
@@ -49,6 +53,8 @@ class SessionView:
     zone: str
     channels: list[Channel]
     may_kill: bool
+    may_hold: bool
+    hold_max: timedelta
     has_recording: bool
 
 
@@ -70,8 +76,12 @@ def _load_list(tx: Tx, visitor: Visitor) -> SessionList:
 
 @router.get("/sessions/{session_id}")
 async def session_page(request: Request, session_id: str) -> Response:
-    visitor, seen = await look(request, _load, session_id)
+    visitor, seen = await look(request, _load, session_id, _hold_max(request))
     return _show(visitor, seen)
+
+
+def _hold_max(request: Request) -> timedelta:
+    return timedelta(seconds=web_of(request).settings.hold_max_s)
 
 
 def _show(
@@ -82,7 +92,7 @@ def _show(
     return show(visitor, "session.html", section="/sessions", status=status, seen=seen, line=line, typed=typed)
 
 
-def _load(tx: Tx, visitor: Visitor, session_id: str) -> SessionView | None:
+def _load(tx: Tx, visitor: Visitor, session_id: str, hold_max: timedelta) -> SessionView | None:
     session = sessions.load_session(tx, session_id)
     asset = None if session is None else inventory.asset_by_id(tx, session.asset_id)
     if session is None or asset is None:
@@ -99,6 +109,8 @@ def _load(tx: Tx, visitor: Visitor, session_id: str) -> SessionView | None:
         zone=names.zone(asset.site_id),
         channels=sessions.channels(tx, session.id),
         may_kill=visitor.may(Right.KILL, asset.site_id),
+        may_hold=visitor.may(Right.APPROVE, asset.site_id),
+        hold_max=hold_max,
         has_recording=any(visitor.may(right, asset.site_id) for right in LOOKERS),
     )
 
@@ -136,8 +148,26 @@ async def _do(
             return await _again(request, session_id, line_of(done), 409, "")
 
 
+@router.post("/sessions/{session_id}/hold-open")
+async def hold_open(request: Request, session_id: str) -> Response:
+    form = await read_form(request, ["reason", "for"])
+    typed = form.one("reason")
+    try:
+        length = parse_duration(form.one("for") + "m")
+        done = await act_proven(request, form, _hold_open, session_id, length, typed, _hold_max(request))
+    except BrokerError as error:
+        return await _again(request, session_id, line_of(error), status_of(error), typed)
+    match done:
+        case desk.Held():
+            return go(f"/sessions/{done.session.id}")
+        case Unproven(line):
+            return await _again(request, session_id, line, 403, typed)
+        case Refusal():
+            return await _again(request, session_id, line_of(done), 409, "")
+
+
 async def _again(request: Request, session_id: str, line: str, status: int, typed: str) -> Response:
-    visitor, seen = await look(request, _load, session_id)
+    visitor, seen = await look(request, _load, session_id, _hold_max(request))
     if seen is not None and not seen.may_kill and status == 409:
         raise not_there()
     return _show(visitor, seen, line=line, status=status, typed=typed)
@@ -153,3 +183,17 @@ def _freeze(tx: Tx, visitor: Visitor, session_id: str, reason: str) -> Session |
 
 def _unfreeze(tx: Tx, visitor: Visitor, session_id: str, _reason: str) -> Session | Refusal:
     return desk.unfreeze_as(tx, person_id=visitor.person.id, session_id=session_id, door=DOOR)
+
+
+def _hold_open(
+    tx: Tx, visitor: Visitor, session_id: str, length: timedelta, reason: str, longest: timedelta
+) -> desk.Held | Refusal:
+    return desk.hold_open(
+        tx,
+        owner_id=visitor.person.id,
+        session_id=session_id,
+        length=length,
+        reason=reason,
+        longest=longest,
+        door=DOOR,
+    )

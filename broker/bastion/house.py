@@ -16,6 +16,7 @@ import asyncssh
 from broker.bastion.acts import Acts
 from broker.bastion.answers import Desk
 from broker.bastion.arrivals import Places
+from broker.bastion.clock_alarm import ClockAlarm
 from broker.bastion.connection import Connection, Wish
 from broker.bastion.evidence import Place
 from broker.bastion.judge import Judge, came_in
@@ -28,7 +29,7 @@ from broker.domain.errors import BrokerError, Code
 from broker.domain.ids import Login as AssetLogin
 from broker.domain.ids import SessionId
 from broker.domain.live import LiveSession
-from broker.domain.policy import Admission, Refusal
+from broker.domain.policy import Admission, Reason, Refusal
 from broker.domain.session import EndReason
 from broker.gate import Entered, Limits, Proof, enter, leave, leave_channel, record_refusal
 from broker.identity import Seal
@@ -71,11 +72,13 @@ class RunningBastion:
         self.settings = settings
         self._home = home
         self._machine = machine
-        self.judge = Judge(db, clock, settings, Seal(home.read_seal_key()), gate_ca)
         self._limits = Limits(
             most_sessions=settings.sessions_per_grant_max,
             longest_session=timedelta(seconds=settings.longest_session_s),
+            clock_tolerance=timedelta(seconds=settings.clock_tolerance_s),
         )
+        self.clock_alarm = ClockAlarm(db, machine.node, self._limits)
+        self.judge = Judge(db, clock, settings, Seal(home.read_seal_key()), gate_ca, self.clock_alarm)
         places = Places(
             most=settings.unauthenticated_max,
             kept=settings.unauthenticated_kept,
@@ -118,7 +121,7 @@ class RunningBastion:
     ) -> Entered | Refusal:
         """One decision at the gate, rows and ledger with it. Raises BrokerError(UNAVAILABLE): doubt closes."""
         await self.acts.kept()
-        return await self.db.run(
+        decided: Entered | Refusal = await self.db.run(
             enter,
             proof=proof,
             login=login,
@@ -132,6 +135,9 @@ class RunningBastion:
             frozen=self._is_frozen(session_id),
             limits=self._limits,
         )
+        if isinstance(decided, Refusal) and decided.reason is Reason.CLOCK_BEHIND:
+            await self.clock_alarm.look()
+        return decided
 
     def _is_frozen(self, session_id: SessionId | None) -> bool:
         session = None if session_id is None else self.live_sessions.get(session_id)

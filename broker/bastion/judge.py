@@ -13,6 +13,7 @@ from typing import Any
 import asyncssh
 
 from broker import identity
+from broker.bastion.clock_alarm import NOTICE, ClockAlarm
 from broker.bastion.login import plain_address
 from broker.clock import Clock
 from broker.domain.errors import BrokerError
@@ -30,10 +31,19 @@ log = logging.getLogger("broker.bastion.login")
 class Judge:
     """What a login asks of the database, with the one gate CA it believes."""
 
-    def __init__(self, db: Database, clock: Clock, settings: Settings, seal: Seal, gate_ca: asyncssh.SSHKey) -> None:
+    def __init__(
+        self,
+        db: Database,
+        clock: Clock,
+        settings: Settings,
+        seal: Seal,
+        gate_ca: asyncssh.SSHKey,
+        clock_alarm: ClockAlarm,
+    ) -> None:
         self.tries_per_connection = settings.tries_per_connection
         self._db = db
         self._clock = clock
+        self._clock_alarm = clock_alarm
         self._seal = seal
         self._gate_ca = gate_ca.public_data
         self._limits = TryLimits(
@@ -46,6 +56,11 @@ class Judge:
         """True for the one CA that signs what vendors carry. Source: CRT-1, CRT-3."""
         return key.public_data == self._gate_ca
 
+    @property
+    def notice(self) -> str:
+        """What whoever has proved a key is told before the code is asked; most often nothing."""
+        return NOTICE if self._clock_alarm.is_raised else ""
+
     async def judge_key(self, login: str, blob: bytes, source: str) -> Proof | None:
         """Whose key signed; a disabled person's opens nothing, and looks like an unknown one."""
         key = parse_key_blob(blob)
@@ -56,6 +71,7 @@ class Judge:
         person, names = await self._db.look(read)
         if person is None:
             return None
+        await self._clock_alarm.look()
         return Proof(
             person_id=person.id,
             handle=person.handle,

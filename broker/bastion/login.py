@@ -44,6 +44,8 @@ class House(Protocol):
 
     tries_per_connection: int
 
+    @property
+    def notice(self) -> str: ...
     def is_gate_ca(self, key: asyncssh.SSHKey) -> bool: ...
     async def judge_key(self, login: str, blob: bytes, source: str) -> Proof | None: ...
     async def judge_certificate(self, login: str, blob: bytes, source: str) -> Proof | None: ...
@@ -208,7 +210,7 @@ class Login(asyncssh.SSHServer):
         if self._tries.answers >= self.house.tries_per_connection:
             raise refusal("too many answers")
         self._asked = True
-        return "", "", "", [(PROMPT, False)]
+        return "", self.house.notice, "", [(PROMPT, False)]
 
     # A plain def that hands the judging to a task of its own: a try counts whatever becomes of the connection (AUT-3).
     def validate_kbdint_response(self, username: str, responses: Sequence[str]) -> Any:

@@ -70,6 +70,7 @@ async def _run(
         {"sessions": acts.list_live, "kill": acts.kill, "freeze": acts.freeze, "unfreeze": acts.unfreeze},
     )
     await bastion.strangers.load()
+    await bastion.clock_alarm.look()
     acceptor = await _listen(bastion, settings, host_key)
     bastion.sync.start()
     tasks: list[asyncio.Task[None]] = []

@@ -55,6 +55,7 @@ ROOMS: Final[Mapping[str, Mapping[str, str]]] = {
         "kill": "End a live session at once and suspend its grant.",
         "freeze": "Stop a live session's input; its output goes on.",
         "unfreeze": "Let a frozen session's input through again.",
+        "hold-open": "Let a live session go on for some minutes beyond its grant.",
     },
     "evidence": {
         "recordings": "List the recordings.",

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import typer
 
-from broker.cli.context import database, done, home, local_time, show
+from broker import desk
+from broker.cli.context import database, done, home, local_time, refused, show
+from broker.cli.proving import OWNER, TOTP, prove
 from broker.control_client import ask
+from broker.domain.errors import BrokerError, Code
+from broker.domain.ids import parse_duration, quoted
+from broker.domain.policy import Refusal
 from broker.domain.session import Session
 from broker.store import inventory, people
 from broker.store import sessions as session_rows
@@ -19,6 +26,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("kill")(kill)
     app.command("freeze")(freeze)
     app.command("unfreeze")(unfreeze)
+    app.command("hold-open")(hold_open)
 
 
 def sessions(
@@ -49,6 +57,7 @@ def sessions(
                     "source": one.source,
                     "opened_at": local_time(one.opened_at, zone),
                     "until": local_time(one.until, zone),
+                    "held_until": local_time(one.held_until, zone),
                     "ended_at": local_time(one.ended_at, zone),
                     "end_reason": None if one.end_reason is None else one.end_reason.value,
                 }
@@ -86,3 +95,39 @@ def _state(one: Session) -> str:
     if one.ended_at is not None:
         return "ended"
     return "live" if one.frozen_at is None else "frozen"
+
+
+def hold_open(
+    session_id: str = typer.Argument(metavar="SESSION"),
+    length: str = typer.Option(..., "--for", metavar="T", help="how long beyond the grant's end, such as 10m"),
+    owner: str = OWNER,
+    reason: str = typer.Option(..., "--reason", metavar="R"),
+    totp: str = TOTP,
+    as_json: bool = JSON,
+) -> None:
+    """Let a live session go on for some minutes beyond its grant.
+
+    As an owner of its site, at most hold_max_s; beyond the window it takes a second owner. Kill and revoke end it all the same.
+    """
+    asked = parse_duration(length)
+    with database() as (db, settings, home):
+        with db.read() as tx:
+            session = session_rows.load_session(tx, session_id)  # one that is not there costs no code
+            if session is None:
+                raise BrokerError(Code.NOT_FOUND, f"no session {quoted(session_id)}; see: wicketgate sessions --live")
+            asset = inventory.asset_by_id(tx, session.asset_id)
+            place = None if asset is None else inventory.site_by_id(tx, asset.site_id)
+        zone = "UTC" if place is None else place.time_zone
+        owner_id = prove(db, settings, home, owner, totp)
+        longest = timedelta(seconds=settings.hold_max_s)
+        with db.begin() as tx:
+            held = desk.hold_open(
+                tx, owner_id=owner_id, session_id=session_id, length=asked, reason=reason, longest=longest, door="cli"
+            )
+    if isinstance(held, Refusal):
+        raise refused(held)
+    told = f"{session_id} is held open until {local_time(held.until, zone)}"
+    if held.until < held.wanted:
+        told += f", the window's end; until {local_time(held.wanted, zone)} it takes a second owner"
+    until = local_time(held.until, zone)
+    done({"id": session_id, "state": "held", "until": until}, told, as_json=as_json)

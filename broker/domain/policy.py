@@ -41,6 +41,7 @@ class Reason(StrEnum):
     TOO_MANY_SESSIONS = "too many live sessions"
     NO_HOST_KEY = "asset host key not pinned"
     CANNOT_RECORD = "cannot record"
+    CLOCK_BEHIND = "the clock is behind the ledger"
 
 
 class ReviewReason(StrEnum):
@@ -267,6 +268,7 @@ class Facts:
     certificate_grant, certificate_until: of the gate certificate by which the engineer came in, None after key and code.
     live_sessions: of this grant, this one's own not counted. frozen: the session that the channel would join takes no input.
     can_record: free space is above the floor.
+    clock_behind: further behind the ledger's latest instant than is borne, so that no instant of a grant means anything.
     """
 
     person: Person
@@ -285,6 +287,7 @@ class Facts:
     longest_session: timedelta = timedelta(hours=24)
     frozen: bool = False
     can_record: bool = True
+    clock_behind: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +319,8 @@ def admit(facts: Facts, *, now: datetime) -> Admission | Refusal:
     # first of: the grant's end, the window's close, today's end of its daily hours, the site's longest session.
     # The caller, `gate.enter`: 9. session row and ledger entry in one transaction, 10. recording opened, 11. asset dialled.
     asset, grant, window = facts.asset, facts.grant, facts.window
+    if facts.clock_behind:  # before all else. Source: TIM-2
+        return Refusal(Reason.CLOCK_BEHIND, "nothing is admitted until the site has set it; tell the site")
     if facts.person.disabled_at is not None:  # (1)
         return Refusal(Reason.PERSON_DISABLED, "ask the site owner")
     if facts.vendor is None or facts.vendor.disabled_at is not None:

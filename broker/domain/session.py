@@ -38,7 +38,7 @@ class EndReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """One engineer at one asset, from the first admitted channel to the last one's end."""
+    """One engineer at one asset, from the first admitted channel to the last one's end. held_until: by an owner's hold."""
 
     id: SessionId
     grant_id: GrantId
@@ -50,5 +50,6 @@ class Session:
     until: datetime
     frozen_at: datetime | None = None
     frozen_by: str | None = None
+    held_until: datetime | None = None
     ended_at: datetime | None = None
     end_reason: EndReason | None = None

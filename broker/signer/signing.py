@@ -60,6 +60,7 @@ def order_gate(
 
     Raises BrokerError(FORBIDDEN). The ledger entry is in this transaction, so it is there before the signature.
     """
+    _refuse_late_clock(tx, settings)
     grant = grants.load(tx, grant_id)
     person = None if grant is None else people.load_person(tx, grant.person_id)
     if grant is None or person is None or person.id != person_id:
@@ -100,6 +101,7 @@ def order_gate(
 
 def order_asset(tx: Tx, settings: Settings, *, session_id: SessionId, key_line: str) -> Order:
     """Decide on what the bastion shows to one asset: one account, minutes, a fresh key. Raises BrokerError(FORBIDDEN)."""
+    _refuse_late_clock(tx, settings)
     session = sessions.load_session(tx, session_id)
     grant = None if session is None else grants.load(tx, session.grant_id)
     if session is None or grant is None:
@@ -233,6 +235,12 @@ def _open_window(tx: Tx, grant: Grant) -> CommissioningWindow:
     if window is None or not fits or not window.holds(tx.now):
         raise no("the commissioning window is closed, or it is outside its daily hours")
     return window
+
+
+def _refuse_late_clock(tx: Tx, settings: Settings) -> None:
+    """TIM-2. Only the bastion's own name is certified all the same, so that engineers can be told."""
+    if ledger.clock_behind(tx) > timedelta(seconds=settings.clock_tolerance_s):
+        raise no("the clock is behind the ledger; nothing is signed until the site has set it")
 
 
 def _refuse_disabled_vendor(tx: Tx, grant: Grant) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -16,7 +16,7 @@ from broker.domain.people import Person
 from broker.domain.session import Session
 from broker.domain.window import CommissioningWindow
 from broker.store import grants as grant_rows
-from broker.store import people, sessions, windows
+from broker.store import ledger, people, sessions, windows
 from broker.store.db import Tx
 from broker.store.inventory import ASSETS, asset_of
 from broker.store.schema import access_grant as _grant
@@ -71,6 +71,7 @@ class Entrance:
     asset None: unknown, or at a site the vendor is a stranger to. ambiguous: the short name fits several assets.
     grants: this person's for the asset, the newest first; of a running session only its own.
     certificate_grant: of the serial shown, None when it was never given out. longest_until: of a running session.
+    clock_behind: how far the clock is behind the ledger's latest instant.
     """
 
     person: Person
@@ -85,6 +86,7 @@ class Entrance:
     killed: bool = False
     longest_until: datetime | None = None
     certificate_grant: GrantId | None = None
+    clock_behind: timedelta = timedelta(0)
 
     def live_sessions(self, grant_id: GrantId) -> int:
         """How many sessions of the grant are live beside the running one."""
@@ -132,6 +134,7 @@ def load_entrance(
         killed=running is not None and running[2] is not None,
         longest_until=None if running is None else running[1].longest_until,
         certificate_grant=None if certificate is None or certificate.purpose != "gate" else certificate.grant_id,
+        clock_behind=ledger.clock_behind(tx),
     )
 
 

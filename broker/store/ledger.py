@@ -20,11 +20,12 @@ from broker.store.db import Tx
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ROWS: Final = schema.ledger
 _HEAD: Final = schema.ledger_head
-_LOAD_HEAD: Final = sa.select(_HEAD.c.size, _HEAD.c.link)
+_LOAD_HEAD: Final = sa.select(_HEAD.c.size, _HEAD.c.link, _HEAD.c.latest_ms)
+_LATEST: Final = sa.select(_HEAD.c.latest_ms)
 _SET_HEAD: Final = (
     sa.update(_HEAD)
     .where(_HEAD.c.size == sa.bindparam("old_size"))
-    .values(size=sa.bindparam("new_size"), link=sa.bindparam("new_link"))
+    .values(size=sa.bindparam("new_size"), link=sa.bindparam("new_link"), latest_ms=sa.bindparam("new_latest"))
 )
 _INSERT: Final = sa.insert(_ROWS)
 _SINCE: Final = (
@@ -63,10 +64,12 @@ def append(tx: Tx, entry: LedgerEntry) -> int:
     """
     body = canonical(_body(tx, entry))
     leaf = leaf_hash(body)
-    size, link = tx.conn.execute(_LOAD_HEAD).one()
+    size, link, latest_ms = tx.conn.execute(_LOAD_HEAD).one()
     new_link = link_hash(link, leaf)
     tx.conn.execute(_INSERT, {"seq": size + 1, "kind": entry.kind, "body": body, "hash": leaf, "link": new_link})
-    set_head = tx.conn.execute(_SET_HEAD, {"old_size": size, "new_size": size + 1, "new_link": new_link})
+    # The highest, not the last: what is written while the clock is behind must not make it look right. Source: TIM-2.
+    new = {"new_size": size + 1, "new_link": new_link, "new_latest": max(latest_ms, _at_ms(tx))}
+    set_head = tx.conn.execute(_SET_HEAD, {"old_size": size, **new})
     if set_head.rowcount != 1:  # the lock makes this impossible; a ledger that forks must not commit
         raise RuntimeError("the ledger's head moved inside a transaction")
     return int(size) + 1
@@ -91,9 +94,13 @@ def link_hash(before: bytes, leaf: bytes) -> bytes:
 
 def _body(tx: Tx, entry: LedgerEntry) -> dict[str, Any]:
     body = {field.name: _plain(getattr(entry, field.name)) for field in fields(entry)}
-    at_ms = (tx.now - _EPOCH) // timedelta(milliseconds=1)
+    at_ms = _at_ms(tx)
     # The salt: a body may be erased for privacy while its hash stays, and nobody can guess it back from the hash.
     return {"kind": entry.kind, "at_ms": at_ms, "salt": secrets.token_hex(16), **body}
+
+
+def _at_ms(tx: Tx) -> int:
+    return (tx.now - _EPOCH) // timedelta(milliseconds=1)
 
 
 def _plain(value: object) -> Any:
@@ -117,8 +124,13 @@ def _plain(value: object) -> Any:
 
 def head(tx: Tx) -> tuple[int, str]:
     """How many entries there are, and the last link in hex."""
-    size, link = tx.conn.execute(_LOAD_HEAD).one()
+    size, link, _ = tx.conn.execute(_LOAD_HEAD).one()
     return int(size), bytes(link).hex()
+
+
+def clock_behind(tx: Tx) -> timedelta:
+    """How far the clock is behind the latest instant that the ledger has seen; zero or less when it is not. One row is read."""
+    return _EPOCH + timedelta(milliseconds=int(tx.conn.execute(_LATEST).scalar_one())) - tx.now
 
 
 def since(tx: Tx, seq: int, limit: int = 1000) -> list[Row]:
@@ -147,7 +159,7 @@ def show(tx: Tx, *, last: int = 100, kind: str | None = None, holding: str | Non
 
 def verify(tx: Tx) -> tuple[int, str] | None:
     """Walk the whole chain; None when it is whole, else the first sequence number that is wrong, and how."""
-    size, last_link = tx.conn.execute(_LOAD_HEAD).one()
+    size, last_link, _ = tx.conn.execute(_LOAD_HEAD).one()
     before, expected, after = b"\x00" * 32, 1, -(1 << 63)  # not 0: an entry slipped in before the first must be seen
     while rows := tx.conn.execute(_CHAIN, {"after": after}).all():
         for row in rows:

@@ -234,6 +234,7 @@ def session_of(row: Any) -> Session:
         until=row.until,
         frozen_at=row.frozen_at,
         frozen_by=row.frozen_by,
+        held_until=row.held_until,
         ended_at=row.ended_at,
         end_reason=None if row.end_reason is None else EndReason(row.end_reason),
     )

@@ -316,4 +316,5 @@ ledger_head = Table(
     CheckConstraint("one = 1", name="one"),
     Column("size", BigInteger, nullable=False),
     Column("link", LargeBinary, nullable=False),
+    Column("latest_ms", BigInteger, nullable=False, server_default="0"),  # the highest instant of any entry: TIM-2
 )

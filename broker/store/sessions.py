@@ -44,6 +44,7 @@ _STANDING: Final = (
         _session.c.asset_id,
         _session.c.opened_at,
         _session.c.longest_until,
+        _session.c.held_until,
         _session.c.killed_at,
         _session.c.ended_at,
         _person.c.disabled_at.label("person_disabled_at"),
@@ -84,6 +85,7 @@ class Standing:
     asset_id: AssetId
     opened_at: datetime
     longest_until: datetime
+    held_until: datetime | None
     killed_at: datetime | None
     ended_at: datetime | None
     disabled: bool
@@ -233,6 +235,7 @@ def standings(tx: Tx, session_ids: Iterable[SessionId]) -> list[Standing]:
             asset_id=row.asset_id,
             opened_at=row.opened_at,
             longest_until=row.longest_until,
+            held_until=row.held_until,
             killed_at=row.killed_at,
             ended_at=row.ended_at,
             disabled=row.person_disabled_at is not None or row.vendor_disabled_at is not None,

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from broker import gate
 from broker.domain.grant import GrantState
+from broker.domain.live import Moved
 from broker.domain.session import EndReason
 from broker.store import grants, inventory, sessions
 from tests.approval.running import ENGINEER, HOUR, OPERATOR, OWNER, Running
@@ -94,7 +95,7 @@ def test_a_kill_asks_for_a_fresh_code(site: Running) -> None:
     answer = site.act(operator, f"/sessions/{visit.id}/kill", reason="the reason stays")
     assert answer.status_code == 403
     assert "the reason stays</textarea>" in answer.text
-    assert standing_of(site, visit) is None
+    assert isinstance(standing_of(site, visit), Moved)
     code = site.code(OPERATOR)
     assert site.act(operator, f"/sessions/{visit.id}/kill", reason="now", code=code).status_code == 303
     assert standing_of(site, visit) is EndReason.KILLED
@@ -156,3 +157,31 @@ def test_ready_is_said_only_while_the_database_answers(site: Running) -> None:
     answer = nobody.get("/readyz")
     assert (answer.status_code, answer.text) == (503, "the database does not answer\n")
     assert nobody.get("/healthz").status_code == 200
+
+
+def test_an_owner_holds_a_session_open_and_the_page_says_until_when(site: Running) -> None:
+    site.grant()
+    visit = Visit(site)
+    owner = site.client(OWNER)
+    assert "Hold the session open" in words_of(owner.get(f"/sessions/{visit.id}").text)
+    assert "Hold the session open" not in words_of(site.client(OPERATOR).get(f"/sessions/{visit.id}").text)
+    answer = site.act(owner, f"/sessions/{visit.id}/hold-open", reason="the flash is at 80 %", **{"for": "10"})
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/sessions/{visit.id}")
+    assert "2 h 10 min , held open by the owner" in words_of(owner.get(f"/sessions/{visit.id}").text)
+    assert site.kinds().count("session.held") == 1
+
+
+def test_a_hold_asks_for_a_fresh_code_a_sound_length_and_the_owners_right(site: Running) -> None:
+    site.grant()
+    visit = Visit(site)
+    page, before = f"/sessions/{visit.id}/hold-open", standing_of(site, visit)
+    owner = site.client(OWNER)
+    for wrong in ("", "0", "ten", "-1", "11"):
+        answer = site.act(owner, page, reason="flashing", **{"for": wrong})
+        assert 400 <= answer.status_code < 500, wrong
+        assert alert_of(answer)
+    assert site.act(site.client(OPERATOR), page, reason="flashing", **{"for": "5"}).status_code in (404, 409)
+    site.clock.move(6 * MINUTE)
+    assert site.act(owner, page, reason="flashing", **{"for": "5"}).status_code == 403
+    assert standing_of(site, visit) == before
+    assert "session.held" not in site.kinds()

@@ -22,7 +22,6 @@ from tests.cli.damage import (
     cut,
     damaged_database,
     drop,
-    entry_from_tomorrow,
     mode,
     newer_schema,
     no_tables,
@@ -91,7 +90,6 @@ BROKEN: dict[str, tuple[Breaks, tuple[str, ...]]] = {
     "a missing database": (drop("wicketgate.db"), ("wicketgate.db is missing; restore it from your backup",)),
     "a damaged database": (damaged_database, ("file is not a database", "restore it from your backup")),
     "a closed database": (mode("wicketgate.db", 0o400), ("readonly database", "mend the owner, mode")),
-    "a late clock": (entry_from_tomorrow, ("the clock says ", "the ledger's last entry is of ", "set the clock")),
     "no certificate": (
         add('web_tls_certificate = "/no/cert"\nweb_tls_key = "/no/key"'),
         ("web_tls_certificate /no/cert", "No such file or directory"),

@@ -51,6 +51,7 @@ REFUSED_FACTS: Mapping[Reason, Facts] = {
     Reason.FROZEN: some_facts(frozen=True),
     Reason.NO_HOST_KEY: some_facts(asset=replace(an_asset(), host_key=None)),
     Reason.CANNOT_RECORD: some_facts(can_record=False),
+    Reason.CLOCK_BEHIND: some_facts(clock_behind=True, person=replace(ENGINEER, disabled_at=NOON)),
 }
 
 

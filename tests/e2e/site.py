@@ -206,6 +206,7 @@ class Plant:
         self._askpass.chmod(0o700)
         self.known_hosts = self.folder / "known_hosts"
         self.known_hosts.write_text(f"@cert-authority * {self.home.ca_key('host').with_suffix('.pub').read_text()}")
+        self.serve_environment: dict[str, str] = {}
         self.process: subprocess.Popen[str] | None = None
         self.port = 0
         self.web = ""
@@ -227,7 +228,11 @@ class Plant:
         """Start the program and wait for its word that everything listens."""
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
-                [PROGRAM, "--home", self.path, "serve"], stdout=subprocess.PIPE, stderr=log, text=True
+                [PROGRAM, "--home", self.path, "serve"],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=os.environ | self.serve_environment,
             )
         assert self.process.stdout is not None
         said = self.process.stdout.readline()

@@ -1,4 +1,4 @@
-"""A warning reaches who works in a full-screen program, and leaves the program's picture alone."""
+"""A warning reaches who works in a full-screen program and leaves its picture alone; an owner's hold gives minutes more."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
-from tests.e2e.site import BOX, Plant, Template, wait_until
+from broker.domain.session import EndReason
+from tests.e2e.site import BOX, CLOCK, OWNER, Plant, Template, read_until, wait_until
+from tests.e2e.terminal import Terminal, seconds_to_end
 
 VIM = shutil.which("vim") or shutil.which("vim.tiny") or "vim"
 WARN_S = 6
+DUE_S = 1.0
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +100,61 @@ def test_at_the_end_who_is_in_vim_is_back_on_their_own_screen_and_reads_why(site
         wait_until(lambda: "\nleft" in tmux.shown(), what="the client's end")
         assert not tmux.is_full_screen()
         assert "line 23" not in tmux.shown()
+
+
+# The owner's hold
+def test_a_held_session_goes_on_beyond_its_grant_opens_nothing_new_and_ends_with_the_hold(site: Plant) -> None:
+    engineer = site.newcomer("held")
+    code = site.code(OWNER)
+    granted = site.let_in(BOX, engineer=engineer, length=timedelta(seconds=15))
+    closes, control = granted.interval.closes, str(site.folder / "held.mux")
+    with Terminal(site, BOX, "echo up; exec cat", engineer=engineer, options=["-M", "-S", control]) as terminal:
+        terminal.expect(b"up")
+        session = site.last_session()
+        words = ["hold-open", session.id, "--for", "6s", "--as", OWNER, "--reason", "the flash is at 80 %"]
+        held = site.json(*words, "--totp", code)
+        returned_us = CLOCK.monotonic_us()
+        assert (held["state"], held["until"][:19]) == ("held", _local(closes + timedelta(seconds=6)))
+        wait_until(lambda: "now ends in" in terminal.stderr(), within_s=DUE_S, what="the new end")
+        assert CLOCK.monotonic_us() - returned_us < DUE_S * 1e6
+        wait_until(lambda: CLOCK.now() > closes, within_s=20, what="the grant's own end")
+        terminal.type(b"still flashing\n")
+        terminal.expect(b"still flashing\r\nstill flashing")
+        new = site.ssh(BOX, "echo in", engineer=engineer, options=["-S", control])
+        assert (new.returncode, new.stdout) == (255, b"")
+        assert b"grant over" in new.stderr
+        wait_until(lambda: CLOCK.now() > closes + timedelta(seconds=6), within_s=20, what="the end of the hold")
+        assert seconds_to_end(terminal.process, since_us=CLOCK.monotonic_us()) < DUE_S
+        assert "time is up" in terminal.stderr()
+    assert site.wait_ended(session.id).end_reason is EndReason.TIME_UP
+    (kept,) = site.entries("session.held")
+    assert (kept["session_id"], kept["door"]) == (session.id, "cli")
+
+
+def _local(instant: datetime) -> str:
+    return instant.astimezone(ZoneInfo("Europe/London")).isoformat(timespec="seconds")[:19]
+
+
+def test_a_kill_ends_a_held_session_at_once(site: Plant) -> None:
+    engineer = site.newcomer("held-killed")
+    code = site.code(OWNER)
+    site.let_in(BOX, engineer=engineer, length=timedelta(seconds=60))
+    with Terminal(site, BOX, "echo up; exec cat", engineer=engineer) as terminal:
+        terminal.expect(b"up")
+        session = site.last_session()
+        site.cli("hold-open", session.id, "--for", "5m", "--as", OWNER, "--reason", "flash", "--totp", code)
+        site.cli("kill", session.id, "--reason", "smoke")
+        assert seconds_to_end(terminal.process, since_us=CLOCK.monotonic_us()) < DUE_S
+    assert site.wait_ended(session.id).end_reason is EndReason.KILLED
+
+
+def test_a_hold_by_a_wrong_code_or_of_no_live_session_is_refused_in_one_line(site: Plant) -> None:
+    words = ["--for", "5m", "--as", OWNER, "--reason", "flash", "--totp", "000000"]
+    assert site.cli("hold-open", "ses-00000000", *words, status=3).stderr.startswith("wicketgate: no session")
+    engineer = site.newcomer("held-wrongly")
+    site.let_in(BOX, engineer=engineer)
+    with site.running_ssh(BOX, "echo up; exec cat", engineer=engineer) as child:
+        read_until(child, b"up")
+        session = site.last_session()
+        assert "code was not accepted" in site.cli("hold-open", session.id, *words, status=1).stderr
+    assert site.wait_ended(session.id).held_until is None

@@ -212,6 +212,18 @@ WRONG: dict[str, tuple[Wrong, str]] = {
         ),
         "not enrolled",
     ),
+    "a clock behind the ledger": (
+        lambda place, tx: ask_gate(place, at(tx, tx.now - timedelta(seconds=6)), ready(place, tx)),
+        "the clock is behind the ledger",
+    ),
+    "a clock behind the ledger, for an asset": (
+        _asset_after(
+            lambda _, tx, ses, __: desk.kill(
+                at(tx, tx.now + timedelta(seconds=6)), session_id=ses, by="local:root", reason="out", door="cli"
+            )
+        ),
+        "the clock is behind the ledger",
+    ),
     "a revoked grant": (
         _gate_after(lambda _, tx, grant: desk.revoke(tx, grant_id=grant.id, by="owner", reason="no more")),
         "the grant is revoked",
@@ -365,7 +377,9 @@ def test_a_certificate_lies_inside_its_grant_its_window_and_its_life_at_whatever
     closed_after: timedelta | None,
 ) -> None:
     place = one_place
-    chosen = Settings(certificate_life_s=life_s, asset_certificate_life_s=min(life_s, 3600))
+    # The tolerance: a close may lie ahead here of what is asked after it.
+    short_s = min(life_s, 3600)
+    chosen = Settings(certificate_life_s=life_s, asset_certificate_life_s=short_s, clock_tolerance_s=86400)
     try:
         with place.db.begin() as tx:
             window = place.open_window(Interval(NOON, NOON + length + window_length + begins), tx)

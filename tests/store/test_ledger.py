@@ -142,7 +142,7 @@ def an_entry(kind: type[Any]) -> LedgerEntry:
         "UPDATE ledger_head SET size = 5",
         "UPDATE ledger_head SET size = size + 2",
         "INSERT INTO ledger SELECT * FROM ledger WHERE seq = 2",
-        "INSERT INTO ledger_head SELECT 2, size, link FROM ledger_head",
+        "INSERT INTO ledger_head SELECT 2, size, link, latest_ms FROM ledger_head",
     ],
 )
 def test_the_database_itself_refuses_to_change_or_remove_an_entry(five: Store, statement: str) -> None:
@@ -155,7 +155,7 @@ def test_the_database_itself_refuses_to_change_or_remove_an_entry(five: Store, s
     "statement",
     [
         "INSERT OR REPLACE INTO ledger SELECT seq, 'x', body, hash, link FROM ledger WHERE seq = 2",
-        "REPLACE INTO ledger_head SELECT 1, 0, link FROM ledger_head",
+        "REPLACE INTO ledger_head SELECT 1, 0, link, latest_ms FROM ledger_head",
     ],
 )
 def test_sqlite_refuses_to_replace_what_is_there(sqlite_store: Store, statement: str) -> None:

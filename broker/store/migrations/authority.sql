@@ -55,3 +55,4 @@ CREATE TABLE source_penalty (
     updated_at BIGINT NOT NULL,
     CONSTRAINT pk_source_penalty PRIMARY KEY (source)
 );
+ALTER TABLE ledger_head ADD COLUMN latest_ms BIGINT DEFAULT 0 NOT NULL;
