@@ -21,7 +21,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ROWS: Final = schema.ledger
 _HEAD: Final = schema.ledger_head
 _LOAD_HEAD: Final = sa.select(_HEAD.c.size, _HEAD.c.link, _HEAD.c.latest_ms)
-_LATEST: Final = sa.select(_HEAD.c.latest_ms)
+_LAST: Final = sa.select(_ROWS.c.body).order_by(_ROWS.c.seq.desc()).limit(1)
 _SET_HEAD: Final = (
     sa.update(_HEAD)
     .where(_HEAD.c.size == sa.bindparam("old_size"))
@@ -68,7 +68,7 @@ def append(tx: Tx, entry: LedgerEntry) -> int:
     new_link = link_hash(link, leaf)
     tx.conn.execute(_INSERT, {"seq": size + 1, "kind": entry.kind, "body": body, "hash": leaf, "link": new_link})
     # The highest, not the last: what is written while the clock is behind must not make it look right. Source: TIM-2.
-    new = {"new_size": size + 1, "new_link": new_link, "new_latest": max(latest_ms, _at_ms(tx))}
+    new = {"new_size": size + 1, "new_link": new_link, "new_latest": max(latest_ms or _last_ms(tx), _at_ms(tx))}
     set_head = tx.conn.execute(_SET_HEAD, {"old_size": size, **new})
     if set_head.rowcount != 1:  # the lock makes this impossible; a ledger that forks must not commit
         raise RuntimeError("the ledger's head moved inside a transaction")
@@ -97,6 +97,12 @@ def _body(tx: Tx, entry: LedgerEntry) -> dict[str, Any]:
     at_ms = _at_ms(tx)
     # The salt: a body may be erased for privacy while its hash stays, and nobody can guess it back from the hash.
     return {"kind": entry.kind, "at_ms": at_ms, "salt": secrets.token_hex(16), **body}
+
+
+def _last_ms(tx: Tx) -> int:
+    """The last entry's instant, for a head that has not been moved since it keeps the highest; 0 in an empty ledger."""
+    body = tx.conn.execute(_LAST).scalar()
+    return 0 if body is None else int(json.loads(bytes(body))["at_ms"])
 
 
 def _at_ms(tx: Tx) -> int:
@@ -130,7 +136,8 @@ def head(tx: Tx) -> tuple[int, str]:
 
 def clock_behind(tx: Tx) -> timedelta:
     """How far the clock is behind the latest instant that the ledger has seen; zero or less when it is not. One row is read."""
-    return _EPOCH + timedelta(milliseconds=int(tx.conn.execute(_LATEST).scalar_one())) - tx.now
+    latest_ms = tx.conn.execute(_LOAD_HEAD).one().latest_ms or _last_ms(tx)
+    return _EPOCH + timedelta(milliseconds=int(latest_ms)) - tx.now
 
 
 def since(tx: Tx, seq: int, limit: int = 1000) -> list[Row]:

@@ -316,5 +316,7 @@ ledger_head = Table(
     CheckConstraint("one = 1", name="one"),
     Column("size", BigInteger, nullable=False),
     Column("link", LargeBinary, nullable=False),
-    Column("latest_ms", BigInteger, nullable=False, server_default="0"),  # the highest instant of any entry: TIM-2
+    Column(
+        "latest_ms", BigInteger, nullable=False, server_default="0"
+    ),  # highest instant of any entry since it is kept; TIM-2
 )

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -277,6 +278,8 @@ def test_an_upgrade_from_the_first_release_loses_nothing(
                 found = tx.conn.execute(sa.select(table)).all()
                 assert sorted(map(repr, found)) == sorted(map(repr, rows)), table.name
             assert ledger.verify(tx) is None
+            earlier = replace(tx, now=tx.now - timedelta(hours=2))
+            assert ledger.clock_behind(earlier) == timedelta(hours=2), "a clock set back over the upgrade is noticed"
             window = windows.load_window(tx, plant.window.id)
             assert (window.interval, window.daily, window.extensions) == (plant.window.interval, None, 0)
         with old.begin() as tx:
