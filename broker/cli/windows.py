@@ -66,7 +66,7 @@ def window_close(window_id: str = typer.Argument(metavar="ID"), as_json: bool = 
 def window_extend(
     window_id: str = typer.Argument(metavar="ID"),
     until: str = typer.Option(..., "--until", metavar="T"),
-    reason: str = typer.Option("", "--reason", metavar="R"),
+    reason: str = typer.Option(..., "--reason", metavar="R"),
     owner: str = OWNER,
     totp: str = TOTP,
     as_json: bool = JSON,

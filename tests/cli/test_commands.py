@@ -160,7 +160,9 @@ def test_an_owner_approves_narrowed_denies_and_extends(deployment: Deployment) -
     denied = deployment.run("deny", second, "--reason", "not today", *owner, deployment.code())
     assert denied.json == {"id": second, "state": "denied"}
     longer = local(CLOCK.now() + timedelta(days=9))
-    moved = deployment.run("window", "extend", deployment.template.window, "--until", longer, *owner, deployment.code())
+    moved = deployment.run(
+        "window", "extend", deployment.template.window, "--until", longer, "--reason", "rain", *owner, deployment.code()
+    )
     assert moved.json == {"id": deployment.template.window, "state": "extended"}
     revoked = deployment.run("revoke", grant["id"], "--reason", "done early", "--json")
     assert revoked.json == {"id": grant["id"], "state": "revoked"}

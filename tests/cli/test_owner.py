@@ -118,3 +118,20 @@ def test_an_engineers_own_code_opens_no_owners_door(deployment: Deployment) -> N
     done = approve(deployment, deployment.code("engineer.one"), owner="engineer.one")
     assert (done.status, done.out, done.err.count("\n")) == (1, "", 1)
     assert "accepted" not in done.err
+
+
+def test_an_extension_of_a_window_is_an_owners_with_a_reason_counted_and_shown(deployment: Deployment) -> None:
+    opened = ("--from", "2099-03-27 09:00", "--until", "2099-03-27 17:00", "--daily", "09:00-17:00")
+    made = deployment.run("window", "open", "plant", "--vendor", "cellmaker", *opened, "--json").json["id"]
+    extend = ("window", "extend", made, "--until", "2099-03-30 17:00", "--as", OWNER, "--reason", "rain")
+    before = deployment.rows()
+    done = deployment.run(*extend, "--totp", deployment.code(), "--json")
+    assert (done.status, done.err) == (0, ""), done
+    assert done.json == {"id": made, "state": "extended"}
+    assert deployment.new_entries(before) == ["window.extended"]
+    [shown] = [one for one in deployment.run("window", "list", "--json").json if one["id"] == made]
+    # Nine to five on both sides of the night in which the clocks are set forward.
+    assert (shown["opens"], shown["closes"]) == ("2099-03-27T09:00:00+00:00", "2099-03-30T17:00:00+01:00")
+    assert (shown["daily"], shown["extensions"], shown["time_zone"]) == ("09:00-17:00", 1, "Europe/London")
+    [row] = [one for one in deployment.rows()["commissioning_window"] if made in one]
+    assert {"2099-03-27T09:00:00", "2099-03-30T17:00:00", "09:00", "17:00"} <= set(row)
