@@ -85,6 +85,7 @@ test_tools() {
     command -v systemd-analyze >/dev/null || missing+=(systemd)
     command -v script >/dev/null || missing+=(bsdutils)
     command -v ps >/dev/null || missing+=(procps)
+    command -v softhsm2-util >/dev/null || missing+=(softhsm2)
     [ -d /usr/share/fonts/truetype/dejavu ] || missing+=(fonts-dejavu-core)
     [ -d /usr/share/fonts/truetype/liberation ] || [ -d /usr/share/fonts/truetype/liberation2 ] || missing+=(fonts-liberation)
     need ${missing[@]+"${missing[@]}"}

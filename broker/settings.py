@@ -105,6 +105,9 @@ class Settings(BaseModel):
     signer_peers: tuple[str, ...] = Field(
         ("wicketgate-broker",), description="system accounts, beside root and the signer's own, that may ask it"
     )
+    ca_agent: str = Field(
+        "", description="socket of an ssh-agent that holds the CA keys whose private halves are not in keys/ca"
+    )
     poll_s: Seconds = Field(0.25, description="how often live sessions look for a revocation, in seconds")
     warn_before_s: tuple[Seconds, ...] = Field(
         (900, 300, 60), description="warnings this long before the end, in seconds"
@@ -169,6 +172,13 @@ class Settings(BaseModel):
             parse_address(text)
         except BrokerError as error:
             raise ValueError(error.detail) from None
+        return text
+
+    @field_validator("ca_agent")
+    @classmethod
+    def _is_whole_path(cls, text: str) -> str:
+        if text and not text.startswith("/"):
+            raise ValueError("write the whole path of the agent's socket")
         return text
 
     @field_validator("bastion_address")

@@ -63,7 +63,19 @@ def test_what_the_tests_need_and_is_missing_is_told_in_one_line(bare: Path) -> N
 
 
 def test_of_several_programs_only_the_missing_one_is_told(bare: Path) -> None:
-    for name in ("git", "ssh", "scp", "sftp", "rsync", "chromium", "vim", "systemd-analyze", "script", "ps"):
+    for name in (
+        "git",
+        "ssh",
+        "scp",
+        "sftp",
+        "rsync",
+        "chromium",
+        "vim",
+        "systemd-analyze",
+        "script",
+        "ps",
+        "softhsm2-util",
+    ):
         (bare / "bin" / name).symlink_to(shutil.which(name) or name)
     done = looked_for(bare)
     assert (done.returncode, done.stdout) == (1, "")

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-import asyncssh
-
 from broker.bastion.acts import Acts
 from broker.bastion.answers import Desk
 from broker.bastion.arrivals import Places
@@ -35,6 +33,7 @@ from broker.gate import Entered, Limits, Proof, enter, leave, leave_channel, rec
 from broker.identity import Seal
 from broker.settings import Home, Settings
 from broker.signer.client import SignerClient
+from broker.signer.trusted import TrustedKeys
 from broker.store import ledger
 from broker.store.db import Database
 from recorder.writer import GroupSync, SessionClock, StreamWriter, free_space
@@ -57,7 +56,7 @@ class RunningBastion:
     """One process's live state; everything that outlives it is in the database or in the recordings."""
 
     def __init__(
-        self, home: Home, settings: Settings, clock: Clock, db: Database, machine: Machine, gate_ca: asyncssh.SSHKey
+        self, home: Home, settings: Settings, clock: Clock, db: Database, machine: Machine, gate_ca: TrustedKeys
     ) -> None:
         self.live_sessions: dict[SessionId, AssetSession] = {}
         self.signer = SignerClient(home.signer_socket)

@@ -22,14 +22,15 @@ from broker.gate import Proof
 from broker.identity import Seal, TryLimits
 from broker.openssh import parse_certificate, parse_key_blob
 from broker.settings import Settings
-from broker.store import grants, people
+from broker.signer.trusted import TrustedKeys
+from broker.store import authorities, grants, people
 from broker.store.db import Database, Tx
 
 log = logging.getLogger("broker.bastion.login")
 
 
 class Judge:
-    """What a login asks of the database, with the one gate CA it believes."""
+    """What a login asks of the database, with the gate CA it believes: its key, and in a rotation the ones beside it."""
 
     def __init__(
         self,
@@ -37,7 +38,7 @@ class Judge:
         clock: Clock,
         settings: Settings,
         seal: Seal,
-        gate_ca: asyncssh.SSHKey,
+        gate_ca: TrustedKeys,
         clock_alarm: ClockAlarm,
     ) -> None:
         self.tries_per_connection = settings.tries_per_connection
@@ -45,7 +46,7 @@ class Judge:
         self._clock = clock
         self._clock_alarm = clock_alarm
         self._seal = seal
-        self._gate_ca = gate_ca.public_data
+        self._gate_ca = gate_ca
         self._limits = TryLimits(
             per_person=settings.tries_per_person,
             per_source=settings.tries_per_source,
@@ -53,8 +54,11 @@ class Judge:
         )
 
     def is_gate_ca(self, key: asyncssh.SSHKey) -> bool:
-        """True for the one CA that signs what vendors carry. Source: CRT-1, CRT-3."""
-        return key.public_data == self._gate_ca
+        """True for the CA that signs what vendors carry; whether a key of it is retired the certificate's judge says. CRT-3."""
+        return self._trusts(key.public_data)
+
+    def _trusts(self, blob: bytes) -> bool:
+        return any(one.blob == blob for one in self._gate_ca.now())
 
     @property
     def notice(self) -> str:
@@ -92,7 +96,7 @@ class Judge:
         now = self._clock.now()
         if (
             found.type != "user"
-            or found.signer.blob != self._gate_ca
+            or not self._trusts(found.signer.blob)
             or not found.principals
             or login not in found.principals
         ):
@@ -101,10 +105,17 @@ class Judge:
             return None
 
         def read(tx: Tx) -> Any:
-            return grants.load_certificate(tx, found.serial), *_owner(tx, found.key.fingerprint)
+            current = self._gate_ca.now()[0].blob == found.signer.blob  # looked up only where it can be another
+            gone = not current and found.signer.fingerprint in authorities.retired(tx, "gate")
+            return gone, grants.load_certificate(tx, found.serial), *_owner(tx, found.key.fingerprint)
 
-        issued, person, names = await self._db.look(read)
+        gone, issued, person, names = await self._db.look(read)
+        if gone:
+            log.warning("a certificate of the retired gate CA key %s was refused", found.signer.fingerprint)
+            return None
         if issued is None or issued.purpose != "gate" or person is None:
+            return None
+        if issued.ca_fingerprint not in (None, found.signer.fingerprint):
             return None
         if issued.key_fingerprint != found.key.fingerprint or issued.key_id != found.key_id:
             return None

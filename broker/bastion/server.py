@@ -19,6 +19,7 @@ import asyncssh
 from broker import gate
 from broker.bastion.connection import Connection
 from broker.bastion.control import control_server
+from broker.bastion.host_key import HostKey
 from broker.bastion.house import Machine, RunningBastion
 from broker.bastion.transport import SERVER_OPTIONS
 from broker.bastion.watch import Watch
@@ -27,7 +28,7 @@ from broker.domain.audit import ProcessStarted
 from broker.domain.errors import BrokerError, Code
 from broker.gate import Finding
 from broker.settings import Address, Home, Settings
-from broker.signer.client import SignerClient
+from broker.signer.trusted import CaFiles, TrustedKeys
 from broker.store import ledger, recordings, sessions
 from broker.store.db import Database, Tx
 from recorder.reader import examine
@@ -46,7 +47,7 @@ async def serve(
         db.check_schema()
         home.recordings.mkdir(mode=0o700, parents=True, exist_ok=True)
         machine = Machine(node=socket.gethostname(), boot=uuid.uuid4().hex[:12])
-        bastion = RunningBastion(home, settings, clock, db, machine, _gate_ca(home))
+        bastion = RunningBastion(home, settings, clock, db, machine, TrustedKeys(CaFiles(home, "gate")))
         await _run(bastion, home, settings, machine, ready, stop)
     finally:
         db.close()
@@ -60,7 +61,8 @@ async def _run(
     ready: Callable[[str], None],
     stop: asyncio.Event,
 ) -> None:
-    host_key = await _host_key(home, bastion.signer)
+    host = HostKey(home, bastion.signer, bastion.clock)
+    host_key = await host.shown()
     await recover(bastion.db, home, machine)
     await bastion.db.run(ledger.append, ProcessStarted(process="broker", version=version("wicketgate")))
 
@@ -80,7 +82,8 @@ async def _run(
         bastion.port = int(address[1])
         _tell_address(home.ssh_address, str(address[0]), bastion.port)
         watch = Watch(bastion.db, bastion.live_sessions, bastion.logged_in_now, poll_s=settings.poll_s)
-        tasks = [asyncio.create_task(watch.run()), asyncio.create_task(bastion.strangers.keep())]
+        renewing = host.renew(lambda shown: acceptor.update(server_host_keys=[shown]))
+        tasks = [asyncio.create_task(one) for one in (watch.run(), bastion.strangers.keep(), renewing)]
         # What start-up made stays for good: walking it again and again took an eighth of the work of a bulk copy.
         gc.collect()
         gc.freeze()
@@ -122,36 +125,6 @@ def _inherited_socket() -> socket.socket | None:
     if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS") != "1":
         return None
     return socket.socket(fileno=_LISTEN_FD)
-
-
-def _gate_ca(home: Home) -> asyncssh.SSHKey:
-    """The public key of the gate CA, a plain key from the home. Source: CRT-3."""
-    path = home.ca_key("gate")
-    public = path.with_name(path.name + ".pub")
-    try:
-        return asyncssh.import_public_key(public.read_text())
-    except (OSError, asyncssh.KeyImportError) as error:
-        raise BrokerError(Code.UNAVAILABLE, f"the gate CA's public key {public} cannot be read: {error}") from None
-
-
-async def _host_key(home: Home, signer: SignerClient) -> Any:
-    """The bastion's host key with a certificate of today, so that no one trusts on first use; the last one will do."""
-    try:
-        key = asyncssh.read_private_key(home.host_key)
-    except (OSError, asyncssh.KeyImportError) as error:
-        raise BrokerError(Code.UNAVAILABLE, f"the host key {home.host_key} cannot be read: {error}") from None
-    kept = home.host_key.with_name(home.host_key.name + "-cert.pub")
-    try:
-        line = await signer.host(key.export_public_key("openssh").decode().strip())
-        with contextlib.suppress(OSError):
-            kept.write_text(line + "\n")
-        return key, asyncssh.import_certificate(line)
-    except BrokerError as error:
-        log.warning("no new host certificate: %s", error.detail)
-    try:
-        return key, asyncssh.read_certificate(kept)
-    except (OSError, asyncssh.KeyImportError):
-        return key
 
 
 async def recover(db: Database, home: Home, machine: Machine) -> None:

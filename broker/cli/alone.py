@@ -31,7 +31,8 @@ def hold(home: Home, only: Part | None) -> int | None:
 
 
 def _file_of(home: Home, part: Part) -> Path:
-    files = {Part.SIGNER: home.ca_key("gate"), Part.BROKER: home.host_key, Part.APPROVAL: home.seal_key}
+    # The folder of all keys: a CA key may be held elsewhere, and a rotation puts another file in its place.
+    files = {Part.SIGNER: home.keys, Part.BROKER: home.host_key, Part.APPROVAL: home.seal_key}
     return files[part]
 
 

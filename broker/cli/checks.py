@@ -21,6 +21,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_private_key
 
 from broker.cli.context import open_database
+from broker.control_client import ask
 from broker.domain.audit import ProcessStarted
 from broker.domain.errors import BrokerError, Code
 from broker.openssh import parse_public_key
@@ -113,7 +114,38 @@ def _read_public(what: str, path: Path) -> str:
 
 
 def _ca_key(name: str) -> Callable[[Home, Settings], str]:
-    return _private(lambda home: home.ca_key(name), f"the {name} CA key")
+    def question(home: Home, settings: Settings) -> str:
+        from broker.signer.agent import holds
+        from broker.signer.keys import credential_path, load_ca_key, public_of
+        from broker.signer.trusted import CaFiles
+
+        files = CaFiles(home, name)
+        sealed = credential_path(name)
+        if sealed is not None:
+            return f"{sealed}, a credential"
+        if files.private.exists() or not settings.ca_agent:
+            following = files.following()
+            if following is not None and files.private.exists():
+                if public_of(load_ca_key(home, name)).blob == following.blob:
+                    return f"{files.private}; the rotation was cut off: ca rotate {name} finishes it"
+                _private(lambda _: files.private, f"the {name} CA key")(home, settings)
+                return f"{files.private}; the next one is ready: ca rotate {name} makes it sign"
+            if not files.private.exists() and _signer_has(home, name):
+                return "in a credential of the running signer"
+            return _private(lambda _: files.private, f"the {name} CA key")(home, settings)
+        current = files.current()
+        if not holds(Path(settings.ca_agent), current):
+            raise _bad(f"the {name} CA key {current.fingerprint} is not in ca_agent {settings.ca_agent}; load it there")
+        return f"{current.fingerprint} in {settings.ca_agent}"
+
+    return question
+
+
+def _signer_has(home: Home, name: str) -> bool:
+    """Whether a running signer signs with it: a credential is shown to the signer's own process and to nobody else."""
+    with suppress(BrokerError, OSError, ValueError):
+        return name in ask(home.signer_socket, {"want": "keys"}).get("keys", {})
+    return False
 
 
 def _seal_key(home: Home, _settings: Settings) -> str:

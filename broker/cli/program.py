@@ -24,8 +24,8 @@ ROOMS: Final[Mapping[str, Mapping[str, str]]] = {
     "setting_up": {
         "init": "Make the home: settings, database and keys; refuses to overwrite.",
         "migrate": "Bring the database of an older release to this one.",
-        "ca": "Public keys of the certificate authorities.",
     },
+    "authorities": {"ca": "Keys of the certificate authorities: show, rotate."},
     "running": {
         "serve": "Run in the foreground; prints ready once everything listens.",
         "demo": "Play Kestrel Flat on loopback.",

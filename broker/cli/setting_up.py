@@ -1,4 +1,4 @@
-"""Commands that make a deployment: the home with its keys and its database, later releases' tables, the public keys to hand out."""
+"""Commands that make a deployment: the home with its keys and its database, later releases' tables."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
 
 import typer
 
 from broker.cli.alone import lock
-from broker.cli.context import done, home, open_database, running_address
+from broker.cli.checks import CA_NAMES
+from broker.cli.context import done, home, open_database
 from broker.cli.ending import Refused
 from broker.clock import SystemClock
 from broker.domain.errors import BrokerError
@@ -21,22 +20,12 @@ from broker.settings import Home, Settings, load_settings, parse_settings, write
 from broker.store.db import Database
 
 JSON = typer.Option(False, "--json", help="one JSON document on stdout, for tools")
-ca = typer.Typer(help="Public keys of the certificate authorities.", rich_markup_mode=None)
-
-
-class Authority(StrEnum):
-    """The three CAs, never mixed: what engineers carry, what the bastion shows to assets, the bastion's own name."""
-
-    GATE = "gate"
-    ASSET = "asset"
-    HOST = "host"
 
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the program."""
     app.command("init")(init)
     app.command("migrate")(migrate)
-    app.add_typer(ca, name="ca")
 
 
 def init(
@@ -63,7 +52,7 @@ def init(
 
 
 def _make(here: Home, settings: Settings, fresh: list[Path]) -> None:
-    from broker.signer.keys import CA_NAMES, make_key
+    from broker.signer.keys import make_key
 
     for folder in (here.keys, here.recordings, here.run):
         _folder(folder, fresh)
@@ -88,7 +77,7 @@ def _make(here: Home, settings: Settings, fresh: list[Path]) -> None:
 @contextmanager
 def _all_or_nothing(here: Home, settings: Settings) -> Iterator[list[Path]]:
     """Refuse a home that is one already; take away what was made when something fails. fresh: what is ours to take away."""
-    keys = [here.host_key, *(here.ca_key(name.value) for name in Authority)]
+    keys = [here.host_key, *(here.ca_key(name) for name in CA_NAMES)]
     ours = [here.settings_path, here.seal_key, *keys, *(path.with_name(path.name + ".pub") for path in keys)]
     if (file := _sqlite_file(here, settings)) is not None:
         ours.append(file)
@@ -148,29 +137,3 @@ def migrate(as_json: bool = JSON) -> None:
     finally:
         db.close()
     done({"id": "database", "state": "migrated"}, "the database has been brought to this release", as_json=as_json)
-
-
-@ca.command("show")
-def ca_show(
-    name: Annotated[Authority, typer.Argument(metavar="gate|asset|host")],
-    known_hosts: bool = typer.Option(False, "--known-hosts", help="as a @cert-authority line, for known_hosts"),
-    as_json: bool = JSON,
-) -> None:
-    """Print the public key of a CA: asset's is for TrustedUserCAKeys of the assets, host's for engineers' known_hosts."""
-    from broker.signer.keys import ca_line
-
-    if known_hosts and name is not Authority.HOST:
-        raise typer.BadParameter("--known-hosts is for the host CA; only it vouches for hosts")
-    here = home()
-    settings = load_settings(here)
-    line = ca_line(here, name.value)
-    if known_hosts:
-        line = f"@cert-authority {_names(here, settings)} {' '.join(line.split()[:2])}"
-    document: dict[str, Any] = {"id": name.value, "state": "current", "public_key": line}
-    done(document, line, as_json=as_json)
-
-
-def _names(here: Home, settings: Settings) -> str:
-    running = None if settings.ssh.port else running_address(here.ssh_address)
-    port = settings.ssh.port if running is None else running.port
-    return ",".join(name if port in (0, 22) else f"[{name}]:{port}" for name in settings.host_names)

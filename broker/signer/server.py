@@ -11,10 +11,9 @@ import logging
 import os
 import pwd
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, Final
-
-import asyncssh
 
 from broker.clock import Clock
 from broker.domain.audit import ProcessStarted
@@ -23,13 +22,15 @@ from broker.domain.ids import GrantId, PersonId, SessionId, quoted
 from broker.line_server import LineServer
 from broker.settings import Home, Settings
 from broker.signer import signing
-from broker.signer.keys import CA_NAMES, ca_line, host_key_line, load_ca_key
+from broker.signer.keys import SigningKeys, host_key_line, public_of
 from broker.signer.signing import Order
-from broker.store import ledger
-from broker.store.db import Database
+from broker.signer.trusted import CA_NAMES, CaFiles, full_line
+from broker.store import authorities, ledger
+from broker.store.db import Database, Tx
 
 log = logging.getLogger("broker.signer")
 LINE_MAX_BYTES: Final = 16384
+RETIRE_S: Final = 0.5
 
 
 class Signer:
@@ -39,42 +40,85 @@ class Signer:
         self._settings = settings
         self._db = db
         self._clock = clock
-        self._keys: dict[str, asyncssh.SSHKey] = {name: load_ca_key(home, name) for name in CA_NAMES}
-        self._lines = {name: ca_line(home, name) for name in CA_NAMES}
+        self._keys = SigningKeys(home, settings)
+        self._files = {name: CaFiles(home, name) for name in CA_NAMES}
         self._host_line = host_key_line(home)
+        for name in CA_NAMES:
+            self._keys.of(name)
+            self._files[name].every()
 
     async def answer(self, asked: Mapping[str, str], _uid: int) -> dict[str, Any]:
         """Decide and sign. Raises BrokerError, KeyError for a question that lacks something."""
-        match asked["want"]:
+        want = asked["want"]
+        match want:
             case "keys":
-                return {"keys": self._lines}
+                return {"keys": await self._accepted()}
             case "gate":
-                order = await self._db.run(
+                return await self._sign(
+                    want,
                     signing.order_gate,
-                    self._settings,
                     grant_id=GrantId(asked["grant"]),
                     person_id=PersonId(asked["person"]),
                     key_line=asked["key"],
                     source=asked["source"],
                 )
             case "asset":
-                order = await self._db.run(
-                    signing.order_asset, self._settings, session_id=SessionId(asked["session"]), key_line=asked["key"]
-                )
+                session_id = SessionId(asked["session"])
+                return await self._sign(want, signing.order_asset, session_id=session_id, key_line=asked["key"])
             case "host":
-                order = await self._db.run(
-                    signing.order_host, self._settings, key_line=asked["key"], own_line=self._host_line
-                )
+                return await self._sign(want, signing.order_host, key_line=asked["key"], own_line=self._host_line)
             case other:
                 raise BrokerError(Code.INVALID, f"the signer does not know {quoted(other)}")
-        return await self._signed(order)
 
-    async def _signed(self, order: Order) -> dict[str, Any]:
-        certificate = signing.sign(self._keys[order.purpose], order)
+    async def _sign(self, name: str, make: Callable[..., Order], /, **asked: Any) -> dict[str, Any]:
+        ca = self._keys.of(name)
+        order = await self._db.run(signing.under, public_of(ca).fingerprint, make, self._settings, **asked)
+        certificate = await asyncio.to_thread(signing.sign, ca, order)  # an agent may take its time
         # Bounds round inwards: one collected in the second of its approval begins with the next, and is given out then.
         early_s = (order.valid_after - self._clock.now()).total_seconds()
         await asyncio.sleep(min(max(early_s, 0.0), 1.0))
         return {"certificate": certificate, "serial": str(order.serial), "valid_before": order.valid_before.isoformat()}
+
+    async def _accepted(self) -> dict[str, str]:
+        """The public keys by CA, one a line, the one that signs first."""
+
+        def read(tx: Tx) -> dict[str, str]:
+            found = {}
+            for name, files in self._files.items():
+                signing_now = public_of(self._keys.of(name)).blob
+                every = files.every()
+                gone = authorities.retired(tx, name) if len(every) > 1 else frozenset()
+                kept = [one for one in every if one.blob == signing_now or one.fingerprint not in gone]
+                found[name] = "\n".join(full_line(one) for one in sorted(kept, key=lambda one: one.blob != signing_now))
+            return found
+
+        return await self._db.look(read)
+
+    async def retire(self) -> None:
+        """For ever: retire keys that sign no longer, once the last certificate of theirs is dead."""
+        not_before: dict[str, datetime] = {}
+        while True:
+            try:
+                for name, files in self._files.items():
+                    signs = public_of(self._keys.of(name)).fingerprint
+                    for one in files.older():
+                        due = not_before.get(one.fingerprint)
+                        if one.fingerprint != signs and (due is None or due <= self._clock.now()):
+                            not_before[one.fingerprint] = await self._retire_dead(name, one.fingerprint)
+            except BrokerError as error:
+                log.info("no key is retired now: %s", error.detail)
+            except Exception:
+                log.exception("a turn of retiring keys failed")
+            await asyncio.sleep(RETIRE_S)
+
+    async def _retire_dead(self, name: str, ca: str) -> datetime:
+        """Retire a key when its last certificate is dead; gives when to look again."""
+        last = await self._db.look(authorities.last_alive, name, ca)
+        if last is not None and self._clock.now() < last:
+            return last
+        if await self._db.run(authorities.retire, name, ca):
+            log.info("the %s CA key %s is accepted no longer", name, ca)
+        return datetime.max.replace(tzinfo=UTC)
 
 
 async def serve(
@@ -94,10 +138,13 @@ async def serve(
             may_ask=_allowed_uids(settings.signer_peers),
         )
         await server.start()
+        retiring = asyncio.create_task(signer.retire())
         try:
             ready()
             await stop.wait()
         finally:
+            retiring.cancel()
+            await asyncio.gather(retiring, return_exceptions=True)
             await server.stop()
     finally:
         db.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import ipaddress
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -22,7 +23,7 @@ from broker.domain.ids import GrantId, PersonId, SessionId, quoted
 from broker.domain.window import CommissioningWindow
 from broker.openssh import Certificate, parse_certificate, parse_public_key
 from broker.settings import Settings
-from broker.store import grants, inventory, ledger, people, sessions
+from broker.store import authorities, grants, inventory, ledger, people, sessions
 from broker.store.db import Tx
 from broker.store.grants import IssuedCertificate
 
@@ -51,6 +52,13 @@ class Order:
 def no(text: str) -> BrokerError:
     """A refusal of the signer: one line; nothing is signed."""
     return BrokerError(Code.FORBIDDEN, text)
+
+
+def under(tx: Tx, ca: str, make: Callable[..., Order], /, *args: Any, **kwargs: Any) -> Order:
+    """As make, one of the orders here, with the key that will sign kept beside the certificate. ca: its fingerprint."""
+    order = make(tx, *args, **kwargs)
+    authorities.note_signer(tx, order.serial, ca)
+    return order
 
 
 def order_gate(
@@ -165,6 +173,7 @@ def sign(ca: asyncssh.SSHKey, order: Order) -> str:
     Every argument is given: asyncssh's defaults are any principal, for ever, with every permission.
     """
     key = asyncssh.import_public_key(order.key_line)
+    algorithm = "rsa-sha2-512" if ca.algorithm == b"ssh-rsa" else ca.algorithm.decode("ascii")
     if order.purpose == "host":
         signed = ca.generate_host_certificate(
             key,
@@ -174,7 +183,7 @@ def sign(ca: asyncssh.SSHKey, order: Order) -> str:
             principals=order.principals,
             valid_after=order.valid_after.timestamp(),
             valid_before=order.valid_before.timestamp(),
-            sig_alg="ssh-ed25519",
+            sig_alg=algorithm,
             comment=order.key_id,
         )
     else:
@@ -194,7 +203,7 @@ def sign(ca: asyncssh.SSHKey, order: Order) -> str:
             permit_pty=True,  # asyncssh and sshd refuse a terminal without it
             permit_user_rc=False,
             touch_required=True,
-            sig_alg="ssh-ed25519",
+            sig_alg=algorithm,
             comment=order.key_id,
         )
     line = signed.export_certificate("openssh").decode("ascii").strip()

@@ -57,6 +57,8 @@ class IssuedCertificate:
     valid_before: datetime
     source_address: str | None
     issued_at: datetime
+    ca_fingerprint: str | None = None
+    """The key that signed; None in rows older than the column."""
 
 
 def insert(tx: Tx, grant: Grant) -> None:
@@ -224,6 +226,7 @@ def _certificate_of(row: Any) -> IssuedCertificate:
         valid_before=row.valid_before,
         source_address=row.source_address,
         issued_at=row.issued_at,
+        ca_fingerprint=row.ca_fingerprint,
     )
 
 
