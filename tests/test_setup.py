@@ -57,7 +57,7 @@ def looked_for(bare: Path) -> subprocess.CompletedProcess[str]:
 def test_what_the_tests_need_and_is_missing_is_told_in_one_line(bare: Path) -> None:
     done = looked_for(bare)
     # sshd, PostgreSQL and the fonts are looked for at their places, not on PATH: here, where tests run, they are there.
-    missing = "git openssh-client rsync chromium tmux vim-tiny systemd bsdutils procps"
+    missing = "git openssh-client rsync chromium tmux vim-tiny systemd bsdutils procps softhsm2"
     told = f"set-up: missing: {missing}; install with: sudo apt-get install --no-install-recommends {missing}\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", told)
 
