@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from broker.domain.ids import SiteId
 from broker.domain.inventory import Site
+from broker.domain.isolation import Ladder
 from broker.domain.people import Person, Right
 from broker.store import inventory, people, web_sessions
 from broker.store.db import Tx
@@ -33,7 +34,10 @@ class Visit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visitor:
-    """Somebody logged in, as of one transaction. now: its instant; rights are the person's at that instant."""
+    """Somebody logged in, as of one transaction. now: its instant; rights are the person's at that instant.
+
+    isolation: a line for each of their sites, or all, that is isolated.
+    """
 
     person: Person
     vendor: str | None
@@ -42,6 +46,7 @@ class Visitor:
     fresh_until: datetime
     sites: tuple[Site, ...]
     secret: str = field(repr=False)
+    isolation: tuple[str, ...] = ()
 
     @property
     def is_engineer(self) -> bool:
@@ -65,6 +70,17 @@ class Visitor:
     def may_everywhere(self, *rights: Right) -> bool:
         """True for one whose roles give one of the rights at every site there is: the ledger knows no sites."""
         return bool(self.sites) and len(self.sites_with(*rights)) == len(self.sites)
+
+    def told(self, ladder: Ladder) -> Visitor:
+        """The same, knowing what is isolated: where they have a right, and what holds for all."""
+        everywhere = ladder.level(None)
+        shown = [f"every site is isolated, level {everywhere:d}: {ladder.reason(None)}"] if everywhere else []
+        shown += [
+            f"{site.name} is isolated, level {level:d}: {ladder.reason(site.name)}"
+            for site in self.sites_with(*Right)
+            if (level := ladder.level(site.name)) > everywhere
+        ]
+        return replace(self, isolation=tuple(shown))
 
     def require_token(self, token: str) -> None:
         """Raises Forged unless it is the session's own token. Source: WEB-4."""

@@ -14,6 +14,7 @@ from approval.guard import Origin
 from approval.visitors import Visit, Visitor, require_visitor
 from broker.clock import Clock
 from broker.identity import Seal, TryLimits
+from broker.isolation import load
 from broker.settings import Home, Settings, plain_ip
 from broker.store import web_sessions
 from broker.store.db import Database, Tx
@@ -77,9 +78,10 @@ async def look(
     """Who asks, and what they see: one snapshot for both, so that no right is older than what it shows. Raises NotLoggedIn."""
     web = web_of(request)
     secret = web.secret_of(request)
+    ladder = load(web.home, web.settings)
 
     def inside(tx: Tx) -> tuple[Visitor, T]:
-        visitor = require_visitor(tx, secret, web.visit)
+        visitor = require_visitor(tx, secret, web.visit).told(ladder)
         return visitor, fn(tx, visitor, *args, **kwargs)
 
     visitor, seen = await web.db.look(inside)

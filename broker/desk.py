@@ -6,6 +6,7 @@ A refusal is a value and is kept too: it is evidence, so the caller commits it l
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -24,6 +25,7 @@ from broker.domain.errors import BrokerError, Code
 from broker.domain.grant import Grant
 from broker.domain.ids import AccessRequestId, GrantId, PersonId, parse_text, quoted
 from broker.domain.inventory import Asset
+from broker.domain.isolation import Ladder
 from broker.domain.people import Person
 from broker.domain.policy import (
     Agreed,
@@ -198,13 +200,16 @@ def approve(
     request_id: str,
     narrowing: Narrowing = Narrowing(),  # noqa: B008 - frozen, so sharing the default is safe
     version: int | None = None,
+    ladder: Ladder = Ladder(),  # noqa: B008 - frozen; both doors hand in the one they read
     door: str,
 ) -> Grant | Agreed | Refusal:
     """One owner's yes: a Grant when it was the last one needed, Agreed when another owner must follow.
 
-    version: of the request as the owner read it, None for a door that has just read it. Source: laws 2 and 3, WEB-2.
+    version: of the request as the owner read it, None for a door that has just read it. ladder: what isolates the site.
+    Source: laws 2 and 3, WEB-2.
     """
     facts = requests.load_approval_facts(tx, owner=require_person(tx, owner_id), request_id=request_id)
+    facts = replace(facts, isolation=ladder.level(requests.site_name(tx, facts.request)))
     decision: Agreed | Refusal = _unchanged(facts, version) or may_approve(facts, narrowing, now=tx.now)
     request = facts.request
     if isinstance(decision, Agreed):

@@ -12,6 +12,7 @@ from broker.domain.capability import SHELL, Capability
 from broker.domain.grant import Grant, GrantState
 from broker.domain.ids import GrantId, Login, PersonId, SessionId
 from broker.domain.inventory import Site
+from broker.domain.isolation import Ladder
 from broker.domain.policy import Admission, Facts, Reason, Refusal, admit
 from broker.domain.session import ChannelKind, Session
 from broker.leaving import Finding as Finding
@@ -85,6 +86,7 @@ def enter(
     can_record: bool,
     frozen: bool = False,
     limits: Limits = Limits(),
+    ladder: Ladder = Ladder(),  # noqa: B008 - frozen; the bastion hands in the one it follows
 ) -> Entered | Refusal:
     """Decide on one channel and keep the decision, yes or no, with its ledger entries in this one transaction.
 
@@ -92,7 +94,7 @@ def enter(
     command: of an exec, kept cut and cleaned. Of several grants for the asset the one is taken that admits and ends last.
     Source: law 1, docs/architecture.md steps 5 and 6.
     """
-    decision = _decide(tx, proof, login, capability, session_id, can_record, limits, also, frozen=frozen)
+    decision = _decide(tx, proof, login, capability, session_id, can_record, limits, also, frozen=frozen, ladder=ladder)
     if isinstance(decision, Refusal):
         record_refusal(tx, proof=proof, asked=_show(login), capability=str(capability), reason=decision.reason)
         return decision
@@ -169,6 +171,7 @@ def _decide(
     also: frozenset[Capability] = frozenset(),
     *,
     frozen: bool = False,
+    ladder: Ladder = Ladder(),  # noqa: B008 - frozen
 ) -> _Yes | Refusal:
     entrance = admissions.load_entrance(
         tx,
@@ -186,7 +189,7 @@ def _decide(
         return refused
     if proof.certificate_serial is not None and entrance.certificate_grant != proof.certificate_grant:
         return Refusal(Reason.OTHER_CERTIFICATE, "collect a new one with: cert")
-    return _best(entrance, proof, login, capability, can_record, limits, also, frozen=frozen, now=tx.now)
+    return _best(entrance, proof, login, capability, can_record, limits, also, ladder, frozen=frozen, now=tx.now)
 
 
 def _unfit(entrance: Entrance, proof: Proof) -> Refusal | None:
@@ -211,6 +214,7 @@ def _best(
     can_record: bool,
     limits: Limits,
     also: frozenset[Capability],
+    ladder: Ladder,
     *,
     frozen: bool,
     now: datetime,
@@ -237,6 +241,7 @@ def _best(
             frozen=frozen or (entrance.session is not None and entrance.session.frozen_at is not None),
             can_record=can_record,
             clock_behind=entrance.clock_behind > limits.clock_tolerance,
+            isolation=ladder.level(None if entrance.site is None else entrance.site.name),
         )
         if facts.longest_session <= timedelta(0):
             return Refusal(Reason.OVER, "the session's longest time is over; connect again")

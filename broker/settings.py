@@ -163,6 +163,10 @@ class Settings(BaseModel):
     web_idle_s: Seconds = Field(900, description="an unused web session ends after so many seconds")
     web_absolute_s: Seconds = Field(28800, description="every web session ends after so many seconds")
     fresh_proof_s: Seconds = Field(300, description="how long a code counts as fresh for approving and ending")
+    isolation_switch_file: str = Field(
+        "", description="while this file is there everything is isolated: a hard-wired input may make it; empty: none"
+    )
+    isolation_switch_level: int = Field(3, ge=1, le=5, strict=True, description="the level that it stands for, 1 to 5")
     totp_issuer: str = Field("wicketgate", min_length=1, max_length=64, description="name shown in the code app")
 
     @field_validator("ssh_listen", "web_listen")
@@ -231,6 +235,13 @@ class Settings(BaseModel):
             raise ValueError("write the whole path of an SQLite file, such as sqlite:////var/lib/site/wicketgate.db")
         return text
 
+    @field_validator("isolation_switch_file")
+    @classmethod
+    def _is_findable(cls, text: str) -> str:
+        if text and (not text.startswith("/") or "\0" in text):
+            raise ValueError("write the whole path, such as /run/isolate")
+        return text
+
     @field_validator("totp_issuer")
     @classmethod
     def _is_one_line(cls, text: str) -> str:
@@ -290,6 +301,8 @@ class Home:
         self.run = path / "run"
         self.control_socket = self.run / "control.sock"
         self.signer_socket = self.run / "signer.sock"
+        self.isolation_path = path / "isolation.json"
+        self.isolation_hook = path / "isolation-hook"
         self.ssh_address = self.run / "ssh.address"
         self.web_address = self.run / "web.address"
 

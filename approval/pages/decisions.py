@@ -15,15 +15,17 @@ from approval.pages.requests import load_view, may_see, show_request
 from approval.showing import go, not_there
 from approval.times import field_value
 from approval.visitors import Visitor
-from approval.web import look
+from approval.web import look, web_of
 from broker import desk
 from broker.domain.capability import parse_capability
 from broker.domain.errors import BrokerError, Code
 from broker.domain.grant import Grant
 from broker.domain.ids import parse_duration
+from broker.domain.isolation import Ladder
 from broker.domain.policy import Agreed, Narrowing, Refusal
 from broker.domain.request import AccessRequest
 from broker.domain.wall import read_time
+from broker.isolation import load
 from broker.store import inventory, requests
 from broker.store.db import Tx
 
@@ -34,7 +36,8 @@ router = APIRouter()
 async def approve(request: Request, request_id: str) -> Response:
     form = await read_form(request, ["version", "until", "length"], repeated=["asset", "capability"])
     try:
-        done = await act_proven(request, form, _approve, request_id, form)
+        web = web_of(request)
+        done = await act_proven(request, form, _approve, request_id, form, load(web.home, web.settings))
     except BrokerError as error:
         return await _again(request, request_id, line_of(error), status_of(error))
     return await _answer(request, request_id, done)
@@ -70,7 +73,7 @@ async def _again(request: Request, request_id: str, line: str, status: int, type
     return show_request(visitor, seen, line=line, status=status, typed=typed)
 
 
-def _approve(tx: Tx, visitor: Visitor, request_id: str, form: Form) -> Grant | Agreed | Refusal | None:
+def _approve(tx: Tx, visitor: Visitor, request_id: str, form: Form, ladder: Ladder) -> Grant | Agreed | Refusal | None:
     narrowing = Narrowing()
     if (asked := _visible(tx, visitor, request_id)) is not None:
         narrowing = _read_narrowing(tx, asked, form)
@@ -81,6 +84,7 @@ def _approve(tx: Tx, visitor: Visitor, request_id: str, form: Form) -> Grant | A
         request_id=request_id,
         narrowing=narrowing,
         version=_read_version(form),
+        ladder=ladder,
         door=DOOR,
     )
     return None if asked is None else done

@@ -70,3 +70,7 @@ class Arrivals:
         if not self._of_source[net]:
             del self._of_source[net]
         return True
+
+    def all(self) -> list[object]:
+        """Who has a place."""
+        return list(self._source_of)

@@ -17,6 +17,7 @@ from broker.bastion.arrivals import Places
 from broker.bastion.clock_alarm import ClockAlarm
 from broker.bastion.connection import Connection, Wish
 from broker.bastion.evidence import Place
+from broker.bastion.isolating import Isolating
 from broker.bastion.judge import Judge, came_in
 from broker.bastion.sessions import AssetSession, Ending, Line
 from broker.bastion.strangers import Strangers
@@ -26,6 +27,7 @@ from broker.domain.audit import HostKeyChanged, RecordingFailed
 from broker.domain.errors import BrokerError, Code
 from broker.domain.ids import Login as AssetLogin
 from broker.domain.ids import SessionId
+from broker.domain.isolation import Level
 from broker.domain.live import LiveSession
 from broker.domain.policy import Admission, Reason, Refusal
 from broker.domain.session import EndReason
@@ -86,6 +88,7 @@ class RunningBastion:
         )
         self.strangers = Strangers(db, clock, places, settings.penalty_exempt)
         self.logged_in_now: set[Connection] = set()
+        self.isolating = Isolating(home, settings, clock, db, self.live_sessions, self.cut_everybody)
         self._again = asyncio.Event()
         self._chores: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
@@ -114,11 +117,20 @@ class RunningBastion:
         self.strangers.went(connection, connection.source, connection.offence)
         self.logged_in_now.discard(connection)
 
+    def cut_everybody(self) -> None:
+        """End every connection now, logged in or not."""
+        for connection in [*self.logged_in_now, *self.strangers.all()]:
+            if isinstance(connection, Connection):
+                connection.cut()
+
     # Doors
     async def enter(
         self, proof: Proof, login: AssetLogin, wish: Wish, session_id: SessionId | None
     ) -> Entered | Refusal:
         """One decision at the gate, rows and ledger with it. Raises BrokerError(UNAVAILABLE): doubt closes."""
+        if self.isolating.ladder.level(None) >= Level.FROZEN:  # known without the database
+            self.refused(proof, login.asset, str(wish.capability), Reason.ISOLATED.value)
+            return Refusal(Reason.ISOLATED, "no session is admitted; ask the site owner")
         await self.acts.kept()
         decided: Entered | Refusal = await self.db.run(
             enter,
@@ -133,6 +145,7 @@ class RunningBastion:
             can_record=self.can_record(),
             frozen=self._is_frozen(session_id),
             limits=self._limits,
+            ladder=self.isolating.ladder,
         )
         if isinstance(decided, Refusal) and decided.reason is Reason.CLOCK_BEHIND:
             await self.clock_alarm.look()
@@ -179,6 +192,7 @@ class RunningBastion:
             ended=self._session_ended,
         )
         self.live_sessions[session_id] = session
+        self._loop.call_soon(self.isolating.judge, session)  # it was decided before the site was isolated
         return session
 
     def refused(self, proof: Proof, asked: str, what: str, reason: str) -> None:

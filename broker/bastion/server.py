@@ -6,26 +6,21 @@ import asyncio
 import contextlib
 import gc
 import logging
-import os
 import socket
 import uuid
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
-
-import asyncssh
+from typing import Final
 
 from broker import gate
-from broker.bastion.connection import Connection
 from broker.bastion.control import control_server
+from broker.bastion.front_door import FrontDoor
 from broker.bastion.host_key import HostKey
 from broker.bastion.house import Machine, RunningBastion
-from broker.bastion.transport import SERVER_OPTIONS
 from broker.bastion.watch import Watch
 from broker.clock import Clock
 from broker.domain.audit import ProcessStarted
-from broker.domain.errors import BrokerError, Code
 from broker.gate import Finding
 from broker.settings import Address, Home, Settings
 from broker.signer.trusted import CaFiles, TrustedKeys
@@ -35,7 +30,6 @@ from recorder.reader import examine
 
 log = logging.getLogger("broker.bastion")
 DRAIN_S: Final = 5.0
-_LISTEN_FD: Final = 3
 
 
 async def serve(
@@ -66,31 +60,45 @@ async def _run(
     await recover(bastion.db, home, machine)
     await bastion.db.run(ledger.append, ProcessStarted(process="broker", version=version("wicketgate")))
 
-    acts = bastion.acts
+    acts, isolating = bastion.acts, bastion.isolating
     control = control_server(
         home.control_socket,
-        {"sessions": acts.list_live, "kill": acts.kill, "freeze": acts.freeze, "unfreeze": acts.unfreeze},
+        {
+            "sessions": acts.list_live,
+            "kill": acts.kill,
+            "freeze": acts.freeze,
+            "unfreeze": acts.unfreeze,
+            "isolation": isolating.answer,
+        },
     )
     await bastion.strangers.load()
     await bastion.clock_alarm.look()
-    acceptor = await _listen(bastion, settings, host_key)
+    await isolating.know_sites()
+    door = FrontDoor(bastion, settings, host_key)
+    if not isolating.is_deaf:
+        await door.open()
     bastion.sync.start()
     tasks: list[asyncio.Task[None]] = []
     try:
         await control.start()
-        address = acceptor.get_addresses()[0][:2]
-        bastion.port = int(address[1])
-        _tell_address(home.ssh_address, str(address[0]), bastion.port)
+        bastion.port = door.address.port
+        _tell_address(home.ssh_address, door.address)
         watch = Watch(bastion.db, bastion.live_sessions, bastion.logged_in_now, poll_s=settings.poll_s)
-        renewing = host.renew(lambda shown: acceptor.update(server_host_keys=[shown]))
-        tasks = [asyncio.create_task(one) for one in (watch.run(), bastion.strangers.keep(), renewing)]
+        followed = (
+            watch.run(),
+            bastion.strangers.keep(),
+            host.renew(door.show),
+            isolating.follow(door),
+            isolating.tell(),
+        )
+        tasks = [asyncio.create_task(one) for one in followed]
         # What start-up made stays for good: walking it again and again took an eighth of the work of a bulk copy.
         gc.collect()
         gc.freeze()
-        ready(f"{address[0]}:{bastion.port}")
+        ready(str(door.address) if door.is_open else f"{door.address},isolated")
         await stop.wait()
     finally:
-        acceptor.close()
+        door.shut()
         await bastion.drain(DRAIN_S)
         for task in tasks:
             task.cancel()
@@ -98,33 +106,6 @@ async def _run(
         await control.stop()
         bastion.signer.close()
         bastion.sync.stop()
-
-
-async def _listen(bastion: RunningBastion, settings: Settings, host_key: Any) -> asyncssh.SSHAcceptor:
-    asyncssh.set_log_level(logging.WARNING)  # INFO logs commands unescaped, DEBUG codes and keystrokes
-    options = dict(
-        server_factory=lambda: Connection(bastion),
-        server_host_keys=[host_key],
-        login_timeout=settings.login_timeout_s,
-        **SERVER_OPTIONS,
-    )
-    inherited = _inherited_socket()
-    if inherited is not None:
-        return await asyncssh.listen(sock=inherited, **options)
-    address = settings.ssh
-    try:
-        return await asyncssh.listen(host=address.host, port=address.port, **options)
-    except OSError as error:
-        raise BrokerError(
-            Code.UNAVAILABLE, f"ssh_listen {address}: {error.strerror}; choose another in settings.toml"
-        ) from None
-
-
-def _inherited_socket() -> socket.socket | None:
-    """The listening socket systemd hands over, when it does. Source: sd_listen_fds(3)."""
-    if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS") != "1":
-        return None
-    return socket.socket(fileno=_LISTEN_FD)
 
 
 async def recover(db: Database, home: Home, machine: Machine) -> None:
@@ -154,8 +135,8 @@ def _examine_all(root: Path, paths: list[str]) -> dict[str, Finding]:
     return findings
 
 
-def _tell_address(path: Path, host: str, port: int) -> None:
+def _tell_address(path: Path, address: Address) -> None:
     path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
     fresh = path.with_name(path.name + ".new")
-    fresh.write_text(f"{Address(host, port)}\n")  # as the pages write theirs
+    fresh.write_text(f"{address}\n")  # as the pages write theirs
     fresh.replace(path)

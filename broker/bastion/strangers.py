@@ -55,6 +55,10 @@ class Strangers:
         seen = self._known.get(net)
         return self._arrivals.take(connection, source, known=seen is not None and now - seen < KNOWN_FOR)
 
+    def all(self) -> list[object]:
+        """Who has a place: has not logged in."""
+        return self._arrivals.all()
+
     def logged_in(self, connection: object, source: str) -> None:
         """The connection is somebody's now: its place is free, and its address is known."""
         self._arrivals.release(connection)

@@ -57,6 +57,11 @@ ROOMS: Final[Mapping[str, Mapping[str, str]]] = {
         "unfreeze": "Let a frozen session's input through again.",
         "hold-open": "Let a live session go on for some minutes beyond its grant.",
     },
+    "isolation": {
+        "isolate": "Isolate a site, or every one, from its vendors: works with bastion, web and database down.",
+        "restore": "Take a site, or what holds for every one, back to normal: an owner with a code, two from level 4 on.",
+        "isolation": "Show the isolation ladder.",
+    },
     "evidence": {
         "recordings": "List the recordings.",
         "replay": "Play a recording in this terminal; no recorded control byte reaches it.",

@@ -15,6 +15,7 @@ from broker.domain.grant import Grant
 from broker.domain.ids import quoted
 from broker.domain.policy import Agreed, Narrowing, Refusal
 from broker.domain.request import ShownState
+from broker.isolation import load
 from broker.store import grants as grant_rows
 from broker.store import inventory, people
 from broker.store import requests as request_rows
@@ -82,7 +83,14 @@ def approve(
         )
         owner_id = prove(db, settings, home, owner, totp)
         with db.begin() as tx:
-            made = desk.approve(tx, owner_id=owner_id, request_id=request_id, narrowing=narrowing, door="cli")
+            made = desk.approve(
+                tx,
+                owner_id=owner_id,
+                request_id=request_id,
+                narrowing=narrowing,
+                ladder=load(home, settings),
+                door="cli",
+            )
     if isinstance(made, Refusal):
         raise refused(made)
     if isinstance(made, Agreed):

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import typer
 
+from broker import isolation
 from broker.cli.alone import lock
 from broker.cli.checks import CA_NAMES
 from broker.cli.context import done, home, open_database
 from broker.cli.ending import Refused
 from broker.clock import SystemClock
 from broker.domain.errors import BrokerError
+from broker.domain.isolation import Ladder
+from broker.isolation import Kept
 from broker.settings import Home, Settings, load_settings, parse_settings, write_settings
 from broker.store.db import Database
 
@@ -63,6 +66,8 @@ def _make(here: Home, settings: Settings, fresh: list[Path]) -> None:
     for path, comment in [*keys, (here.host_key, "wicketgate bastion")]:
         fresh += [path, path.with_name(path.name + ".pub")]
         make_key(path, comment)
+    fresh.append(isolation.place_of(here))
+    isolation.write(here, Kept(Ladder()))
     fresh.append(here.seal_key)
     _write_new(here.seal_key, secrets.token_bytes(32))
     db = Database.open(here.database_url(settings), SystemClock())
@@ -78,7 +83,13 @@ def _make(here: Home, settings: Settings, fresh: list[Path]) -> None:
 def _all_or_nothing(here: Home, settings: Settings) -> Iterator[list[Path]]:
     """Refuse a home that is one already; take away what was made when something fails. fresh: what is ours to take away."""
     keys = [here.host_key, *(here.ca_key(name) for name in CA_NAMES)]
-    ours = [here.settings_path, here.seal_key, *keys, *(path.with_name(path.name + ".pub") for path in keys)]
+    ours = [
+        here.settings_path,
+        here.seal_key,
+        isolation.place_of(here),
+        *keys,
+        *(path.with_name(path.name + ".pub") for path in keys),
+    ]
     if (file := _sqlite_file(here, settings)) is not None:
         ours.append(file)
     fresh: list[Path] = []
@@ -134,6 +145,8 @@ def migrate(as_json: bool = JSON) -> None:
             return
         db.migrate()
         db.check_schema()
+        if not here.isolation_path.exists():  # homes of the first release have none
+            isolation.write(here, Kept(Ladder()))
     finally:
         db.close()
     done({"id": "database", "state": "migrated"}, "the database has been brought to this release", as_json=as_json)

@@ -177,6 +177,7 @@ NEXT_STEP = {
     EndReason.KILLED: "the grant is suspended; ask the site owner",
     EndReason.HANDED_BACK: "ask again with: request",
     EndReason.DISABLED: "ask the site owner",
+    EndReason.ISOLATED: "ask the site owner",
     EndReason.NOT_RECORDED: "nothing unrecorded is relayed; tell the site",
     EndReason.SHUT_DOWN: "connect again in a minute",
 }

@@ -11,6 +11,7 @@ from broker.domain.capability import Capability, CapabilityKind, show_capabiliti
 from broker.domain.grant import Grant, GrantState, Terms
 from broker.domain.ids import GrantId
 from broker.domain.inventory import REACHABLE_STATES, Asset, AssetClass, Site, Vendor
+from broker.domain.isolation import Level
 from broker.domain.people import Person, Right
 from broker.domain.request import AccessRequest, Asked, ShownState
 from broker.domain.window import CommissioningWindow, Interval
@@ -42,6 +43,7 @@ class Reason(StrEnum):
     NO_HOST_KEY = "asset host key not pinned"
     CANNOT_RECORD = "cannot record"
     CLOCK_BEHIND = "the clock is behind the ledger"
+    ISOLATED = "isolated by the site"
 
 
 class ReviewReason(StrEnum):
@@ -151,6 +153,7 @@ class ApprovalFacts:
     windows: tuple[CommissioningWindow, ...] = ()
     first_owner: Person | None = None
     first: Terms | None = None
+    isolation: Level = Level.NORMAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +195,8 @@ def may_decide(facts: ApprovalFacts, *, now: datetime) -> Refusal | None:
 def may_approve(facts: ApprovalFacts, narrowing: Narrowing, *, now: datetime) -> Agreed | Refusal:
     """Judge one owner's yes, narrowed or not; never wider than asked. Raises nothing. Source: laws 2 and 3, WEB-2, WEB-3."""
     # 1. The owner may decide this request now. 2. The asker and the assets are still fit. 3. The terms are what was asked,
-    # or less. 4. A commissioning window covers the terms as they stand. 5. Four eyes: the second owner is another human and
-    # the terms stay within what the first agreed to.
+    # or less. 4. A commissioning window covers the terms as they stand. 5. Four eyes, where the assets' class or an alert asks
+    # for them: the second owner is another human and the terms stay within what the first agreed to.
     if (refused := may_decide(facts, now=now)) is not None:  # (1)
         return refused
     request, asker = facts.request, facts.asker
@@ -216,12 +219,14 @@ def may_approve(facts: ApprovalFacts, narrowing: Narrowing, *, now: datetime) ->
     if window is None:
         hint = "shorten it, or open or extend a commissioning window first"
         return _outside(facts.windows, granted, narrowed.interval, hint)
-    if not any(asset.asset_class is AssetClass.HAZARD for asset in granted):  # (5)
+    alert = facts.isolation >= Level.ALERT
+    if not alert and not any(asset.asset_class is AssetClass.HAZARD for asset in granted):  # (5)
         return Agreed(narrowed, window, complete=True)
     if facts.first_owner is None or facts.first is None:
         return Agreed(narrowed, window, complete=False)
     if facts.first_owner.same_human(facts.owner):
-        return Refusal(ReviewReason.SAME_OWNER, "the assets ask for two owners")
+        why = "the site is on alert: it asks for two owners" if alert else "the assets ask for two owners"
+        return Refusal(ReviewReason.SAME_OWNER, why)
     both = _overlap(narrowed, facts.first)
     if both is None:
         return Refusal(ReviewReason.NOTHING_LEFT, "the two owners agree on nothing in common")
@@ -288,6 +293,7 @@ class Facts:
     frozen: bool = False
     can_record: bool = True
     clock_behind: bool = False
+    isolation: Level = Level.NORMAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,8 +321,9 @@ def admit(facts: Facts, *, now: datetime) -> Admission | Refusal:
     # 1. Person and vendor are not disabled. 2. The asset is known, released and its host key pinned. 3. There is a grant for
     # it, and it is the certificate's own. 4. No act has ended the grant. 5. now lies in the grant and in the commissioning
     # window, and the certificate that opened the door still lives. 6. The owner granted this capability, and the account is
-    # one of the asset's. 7. The session takes input, there is room, and the recording can be kept. 8. The hard stop is the
-    # first of: the grant's end, the window's close, today's end of its daily hours, the site's longest session.
+    # one of the asset's. 7. The session takes input, there is room, the recording can be kept, and the site is neither frozen
+    # nor cut off. 8. The hard stop is the first of: the grant's end, the window's close, today's end of its daily
+    # hours, the site's longest session.
     # The caller, `gate.enter`: 9. session row and ledger entry in one transaction, 10. recording opened, 11. asset dialled.
     asset, grant, window = facts.asset, facts.grant, facts.window
     if facts.clock_behind:  # before all else. Source: TIM-2
@@ -351,6 +358,8 @@ def admit(facts: Facts, *, now: datetime) -> Admission | Refusal:
         return Refusal(Reason.TOO_MANY_SESSIONS, f"at most {facts.most_sessions} at once; close one first")
     if not facts.can_record:
         return Refusal(Reason.CANNOT_RECORD, "the bastion is short of disk space; tell the site")
+    if facts.isolation >= Level.FROZEN:
+        return Refusal(Reason.ISOLATED, "no session is admitted; ask the site owner")
     until = min(grant.interval.closes, window.stop(now), now + facts.longest_session)  # (8)
     return Admission(grant.id, facts.person, asset, account, facts.capability, until, made_by=_ADMIT)
 

@@ -28,6 +28,7 @@ class EndReason(StrEnum):
     KILLED = "killed"
     HANDED_BACK = "handed back"
     DISABLED = "disabled"
+    ISOLATED = "isolated by the site"
     NOT_RECORDED = "cannot be recorded"
     ASSET_UNREACHABLE = "asset unreachable"
     HOST_KEY_CHANGED = "host key changed"

@@ -19,6 +19,7 @@ from broker.clock import Clock
 from broker.domain.audit import ProcessStarted
 from broker.domain.errors import BrokerError, Code
 from broker.domain.ids import GrantId, PersonId, SessionId, quoted
+from broker.isolation import load
 from broker.line_server import LineServer
 from broker.settings import Home, Settings
 from broker.signer import signing
@@ -37,6 +38,7 @@ class Signer:
     """The CA keys and the questions they answer."""
 
     def __init__(self, home: Home, settings: Settings, db: Database, clock: Clock) -> None:
+        self._home = home
         self._settings = settings
         self._db = db
         self._clock = clock
@@ -61,10 +63,16 @@ class Signer:
                     person_id=PersonId(asked["person"]),
                     key_line=asked["key"],
                     source=asked["source"],
+                    ladder=load(self._home, self._settings),
                 )
             case "asset":
-                session_id = SessionId(asked["session"])
-                return await self._sign(want, signing.order_asset, session_id=session_id, key_line=asked["key"])
+                return await self._sign(
+                    want,
+                    signing.order_asset,
+                    session_id=SessionId(asked["session"]),
+                    key_line=asked["key"],
+                    ladder=load(self._home, self._settings),
+                )
             case "host":
                 return await self._sign(want, signing.order_host, key_line=asked["key"], own_line=self._host_line)
             case other:

@@ -20,6 +20,7 @@ from broker.domain.audit import CertificateIssued
 from broker.domain.errors import BrokerError, Code
 from broker.domain.grant import Grant, GrantState
 from broker.domain.ids import GrantId, PersonId, SessionId, quoted
+from broker.domain.isolation import Ladder, Level
 from broker.domain.window import CommissioningWindow
 from broker.openssh import Certificate, parse_certificate, parse_public_key
 from broker.settings import Settings
@@ -62,7 +63,14 @@ def under(tx: Tx, ca: str, make: Callable[..., Order], /, *args: Any, **kwargs: 
 
 
 def order_gate(
-    tx: Tx, settings: Settings, *, grant_id: GrantId, person_id: PersonId, key_line: str, source: str
+    tx: Tx,
+    settings: Settings,
+    *,
+    grant_id: GrantId,
+    person_id: PersonId,
+    key_line: str,
+    source: str,
+    ladder: Ladder = Ladder(),  # noqa: B008 - frozen; the signer hands in the one it has just read
 ) -> Order:
     """Decide on what a vendor carries: principals are exactly the grant's logins and the engineer's handle.
 
@@ -78,6 +86,7 @@ def order_gate(
     if grant.state(tx.now) is not GrantState.OPEN:
         raise no(f"the grant is {grant.state(tx.now).value}")
     _refuse_disabled_vendor(tx, grant)
+    _refuse_isolated(tx, grant, ladder)
     window = _open_window(tx, grant)
     key = parse_public_key(key_line)
     if key.fingerprint not in {one.fingerprint for one in people.keys(tx, person.id)}:
@@ -107,7 +116,14 @@ def order_gate(
     return order
 
 
-def order_asset(tx: Tx, settings: Settings, *, session_id: SessionId, key_line: str) -> Order:
+def order_asset(
+    tx: Tx,
+    settings: Settings,
+    *,
+    session_id: SessionId,
+    key_line: str,
+    ladder: Ladder = Ladder(),  # noqa: B008 - frozen; the signer hands in the one it has just read
+) -> Order:
     """Decide on what the bastion shows to one asset: one account, minutes, a fresh key. Raises BrokerError(FORBIDDEN)."""
     _refuse_late_clock(tx, settings)
     session = sessions.load_session(tx, session_id)
@@ -126,6 +142,7 @@ def order_asset(tx: Tx, settings: Settings, *, session_id: SessionId, key_line: 
     if person is None or person.disabled_at is not None:
         raise no("the engineer is disabled")
     _refuse_disabled_vendor(tx, grant)
+    _refuse_isolated(tx, grant, ladder)
     life = timedelta(seconds=settings.asset_certificate_life_s)
     after, before = _bounds(
         tx.now - EARLIER,
@@ -256,6 +273,14 @@ def _refuse_disabled_vendor(tx: Tx, grant: Grant) -> None:
     vendor = inventory.vendor_by_id(tx, grant.vendor_id)
     if vendor is None or vendor.disabled_at is not None:
         raise no("the vendor is disabled")
+
+
+def _refuse_isolated(tx: Tx, grant: Grant, ladder: Ladder) -> None:
+    """Nothing is signed for a site that is cut off: neither what a vendor carries nor a leg to an asset."""
+    site = inventory.site_by_id(tx, grant.site_id)
+    level = ladder.level(None if site is None else site.name)
+    if level >= Level.CUT:
+        raise no(f"the site is isolated, level {level:d}")
 
 
 def _folded(source: str) -> str:

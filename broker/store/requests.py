@@ -186,6 +186,12 @@ def insert_approval(
     return given
 
 
+def site_name(tx: Tx, request: AccessRequest | None) -> str | None:
+    """The name of the site that a request is about."""
+    place = None if request is None else inventory.site_by_id(tx, request.site_id)
+    return None if place is None else place.name
+
+
 def approvals(tx: Tx, request_id: AccessRequestId) -> list[Approval]:
     """The owners' yeses on a request, the first one first."""
     found = tx.conn.execute(

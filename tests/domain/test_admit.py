@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from broker.domain.capability import SFTP_READ, SFTP_WRITE
 from broker.domain.ids import AssetId, GrantId, PersonId
 from broker.domain.inventory import AssetState
+from broker.domain.isolation import Level
 from broker.domain.policy import Admission, Facts, Reason, Refusal, admit
 from broker.domain.wall import parse_daily
 from broker.domain.window import Interval
@@ -52,6 +53,7 @@ REFUSED_FACTS: Mapping[Reason, Facts] = {
     Reason.NO_HOST_KEY: some_facts(asset=replace(an_asset(), host_key=None)),
     Reason.CANNOT_RECORD: some_facts(can_record=False),
     Reason.CLOCK_BEHIND: some_facts(clock_behind=True, person=replace(ENGINEER, disabled_at=NOON)),
+    Reason.ISOLATED: some_facts(isolation=Level.CUT),
 }
 
 

@@ -10,17 +10,19 @@ from typing import Any
 
 import asyncssh
 
-from broker import desk, gate
+from broker import desk, gate, isolation
 from broker.domain.capability import EXEC, SHELL
 from broker.domain.grant import Grant
 from broker.domain.ids import PersonId, parse_login
 from broker.domain.inventory import AssetState, Site, Vendor
+from broker.domain.isolation import Ladder
 from broker.domain.people import Person, Role, RoleAt
 from broker.domain.policy import Narrowing
 from broker.domain.request import AccessRequest, Asked
 from broker.domain.session import ChannelKind
 from broker.domain.window import CommissioningWindow, Interval
 from broker.gate import Entered, Proof
+from broker.isolation import Kept
 from broker.openssh import parse_public_key
 from broker.settings import Home, Settings
 from broker.signer.keys import CA_NAMES, make_key
@@ -106,6 +108,7 @@ def make_home(path: Path) -> Home:
     make_key(home.host_key, "wicketgate bastion")
     home.seal_key.write_bytes(secrets.token_bytes(32))
     home.seal_key.chmod(0o600)
+    isolation.write(home, Kept(Ladder()))
     return home
 
 

@@ -12,6 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from broker import isolation
+from broker.domain.isolation import Ladder
+from broker.isolation import Kept
+from broker.settings import Home
+
 UNITS = Path(__file__).parents[2] / "systemd"
 SERVICES = ("broker", "signer", "approval", "recorder")
 EXPOSURE_MAX = 1.5
@@ -135,6 +140,7 @@ def init(home: Path) -> None:
     for name in ("settings.toml", "database/wicketgate.db", "keys/ca/gate.pub", "keys/host/ssh_host_ed25519_key.pub"):
         (home / name).write_text("public")
         (home / name).chmod(0o644)
+    isolation.write(Home(home), Kept(Ladder()))
     for name in (
         "keys/ca/gate",
         "keys/ca/asset",
@@ -172,6 +178,7 @@ READERS = {
     "keys/host/ssh_host_ed25519_key": {"broker"},
     "keys/seal/seal.key": {"broker", "approval"},
     "database/wicketgate.db": {"broker", "signer", "approval", "recorder"},
+    "isolation.json": {"broker", "signer", "approval", "recorder"},
     "recordings": {"broker", "approval", "recorder"},
     "run": {"broker", "signer", "approval"},
 }
@@ -187,6 +194,7 @@ WRITERS = {
     "keys/seal/seal.key": set[str](),
     "database": {"broker", "signer", "approval", "recorder"},
     "database/wicketgate.db": {"broker", "signer", "approval", "recorder"},
+    "isolation": {"broker"},
     "recordings": {"broker"},
     "run": {"broker", "signer", "approval"},
 }
