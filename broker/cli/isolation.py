@@ -243,7 +243,7 @@ def _row(site: str, rung: Rung) -> dict[str, Any]:
         "level": int(rung.level),
         "by": rung.by,
         "reason": rung.reason,
-        "at": rung.at.isoformat(timespec="seconds"),
+        "at": rung.at.isoformat(timespec="milliseconds"),
         "notes": {
             step: {"done_by": one.done_by, "seen_by": one.seen_by, "at": one.at} for step, one in rung.notes.items()
         },
