@@ -24,16 +24,18 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from approval.app import create_app
 from approval.guard import origin_of
 from approval.serving import listen, server_for
-from broker import desk, identity
+from broker import desk, identity, isolation
 from broker.clock import SystemClock
 from broker.domain.capability import EXEC, SHELL, Capability
 from broker.domain.grant import Grant
 from broker.domain.ids import PersonId, SiteId
 from broker.domain.inventory import AssetAuth, AssetClass, AssetState, Protocol, Site
+from broker.domain.isolation import Ladder
 from broker.domain.people import Person, Role, RoleAt
 from broker.domain.policy import Narrowing, Refusal
 from broker.domain.request import AccessRequest, Asked
 from broker.domain.window import Interval
+from broker.isolation import Kept
 from broker.settings import Address, Home, Settings
 from broker.store import inventory, ledger, people
 from broker.store.db import Database, Tx
@@ -93,6 +95,7 @@ def make_template(path: Path) -> Template:
     home.seal_key.parent.mkdir(parents=True)
     home.seal_key.write_bytes(bytes(range(32)))
     home.recordings.mkdir()
+    isolation.write(home, Kept(Ladder()))
     db = Database.open(home.database_url(Settings()), HandClock(NOON - 24 * HOUR))
     db.migrate()
     with db.begin() as tx:
