@@ -17,7 +17,7 @@ from typing import Any, Final
 import typer
 from typer.core import TyperGroup
 
-from broker.cli.ending import EXIT_OF, FAILED, INTERRUPTED, Refused, clean
+from broker.cli.ending import EXIT_OF, FAILED, INTERRUPTED, WRONG_USAGE, Refused, clean
 from broker.domain.errors import BrokerError
 
 ROOMS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -139,6 +139,8 @@ def main() -> None:
     except BrokenPipeError:
         _drop_output()
         sys.exit(FAILED)
+    except UnicodeEncodeError:  # a file may be named by any bytes; what goes into the database may not
+        _end(WRONG_USAGE, "a word of the command is not UTF-8 text")
     except OSError as error:  # the disk that stdout goes to, most often
         _drop_output()
         _end(FAILED, f"{error.filename or 'output'}: {error.strerror or error}")

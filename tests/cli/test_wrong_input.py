@@ -33,9 +33,10 @@ ADD_ASSET = ("asset", "add", "new.plant", "--address", "10.0.0.1:22")
 WRONG: list[tuple[str, int, str]] = [
     ("nonsense", 2, "No such command 'nonsense'; see: wicketgate --help"),
     ("freeze ses-1", 75, "does not answer"),
-    ("isolate plant --level 3 --reason r", 2, "No such command"),
     ("search text", 2, "No such command"),
     ("hold ses-1 --reason r", 2, "No such command"),
+    ("isolate plant --reason r", 2, "Missing option"),
+    ("isolate nowhere --level 3 --reason r", 3, "no site"),
     ("drill restore", 2, "No such command"),
     ("watch ses-1", 2, "No such command"),
     ("evidence ses-1 -o x.zip", 2, "No such command"),
