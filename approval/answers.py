@@ -31,6 +31,7 @@ _REFUSED: Final[Mapping[Reason | ReviewReason, int]] = {
     Reason.HANDED_BACK: 409,
     Reason.SUSPENDED: 409,
     Reason.FROZEN: 409,
+    Reason.SHUT_OUT: 409,
     Reason.OVER: 409,
 }
 

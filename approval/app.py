@@ -25,6 +25,7 @@ from approval.pages import (
     recordings,
     requests,
     sessions,
+    suspensions,
     windows,
 )
 from approval.render import plain_page
@@ -38,7 +39,21 @@ from broker.settings import Home, Settings
 from broker.store.db import Database
 
 # Before the requests: "new" is not an id.
-_ROOMS = (asking, decisions, enrolment, entry, grants, health, home, ledger, recordings, requests, sessions, windows)
+_ROOMS = (
+    asking,
+    decisions,
+    enrolment,
+    entry,
+    grants,
+    health,
+    home,
+    ledger,
+    recordings,
+    requests,
+    sessions,
+    suspensions,
+    windows,
+)
 
 
 def create_app(here: Home, settings: Settings, db: Database, clock: Clock, *, origin: Origin | None = None) -> FastAPI:

@@ -21,7 +21,7 @@ from broker.settings import parse_address
 
 PROGRAM: Final = Path(sys.executable).with_name("wicketgate")
 # Room for a hundred sessions of one engineer; all else as a site gets it.
-ROOMY: Final = {"sessions_per_grant_max": "500"}
+ROOMY: Final = {"sessions_per_grant_max": "500", "sessions_per_engineer_max": "500", "sessions_per_asset_max": "500"}
 READY_WITHIN_S: Final = 60.0
 COMMAND_WITHIN_S: Final = 60.0
 

@@ -58,6 +58,9 @@ from broker.revoking import revoke as revoke
 from broker.revoking import revoke_as as revoke_as
 from broker.store import grants, inventory, ledger, requests
 from broker.store.db import Tx
+from broker.suspending import restore as restore
+from broker.suspending import restore_subject as restore_subject
+from broker.suspending import suspend as suspend
 
 REASON_LONGEST: Final = 2048
 CHANGE_LONGEST: Final = 64

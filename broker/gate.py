@@ -15,6 +15,7 @@ from broker.domain.inventory import Site
 from broker.domain.isolation import Ladder
 from broker.domain.policy import Admission, Facts, Reason, Refusal, admit
 from broker.domain.session import ChannelKind, Session
+from broker.domain.suspension import Names, Scope
 from broker.leaving import Finding as Finding
 from broker.leaving import leave as leave
 from broker.leaving import leave_channel as leave_channel
@@ -50,6 +51,8 @@ class Limits:
     """What the site allows at the gate. Source: docs/rules.md, Limits."""
 
     most_sessions: int = 4
+    most_of_engineer: int = 16
+    most_of_asset: int = 16
     longest_session: timedelta = timedelta(hours=12)
     clock_tolerance: timedelta = timedelta(seconds=5)
 
@@ -59,7 +62,7 @@ class Entered:
     """One yes, with its rows and its ledger entries.
 
     opened: this channel opened the session; site, grant: for the line the engineer reads; folder: of the session's files, and
-    paths: of this channel's, both relative to recordings/.
+    paths: of this channel's, both relative to recordings/; names: what it belongs to, for a kill without the database.
     """
 
     admission: Admission
@@ -70,6 +73,7 @@ class Entered:
     grant: Grant
     folder: str
     paths: tuple[str, ...]
+    names: Names
 
 
 def enter(
@@ -116,6 +120,14 @@ def enter(
         grant=grant,
         folder=recordings.folder_of(session),
         paths=paths,
+        names={
+            Scope.GRANT: grant.id,
+            Scope.ENGINEER: admission.person.handle,
+            Scope.VENDOR: "" if entrance.vendor is None else entrance.vendor.name,
+            Scope.ASSET: admission.asset.login,
+            Scope.WINDOW: grant.window_id,
+            Scope.SITE: site.name,
+        },
     )
 
 
@@ -221,6 +233,7 @@ def _best(
 ) -> _Yes | Refusal:
     chosen: _Yes | None = None
     refused: Refusal | None = None
+    of_engineer, of_asset = entrance.others()
     candidates: list[Grant | None] = [*_in_order(entrance.grants, proof, now)]
     for grant in candidates or [None]:
         facts = Facts(
@@ -237,6 +250,11 @@ def _best(
             certificate_until=proof.certificate_until,
             live_sessions=0 if grant is None else entrance.live_sessions(grant.id),
             most_sessions=limits.most_sessions,
+            suspended=entrance.shut_out(grant),
+            engineer_sessions=of_engineer,
+            most_of_engineer=limits.most_of_engineer,
+            asset_sessions=of_asset,
+            most_of_asset=limits.most_of_asset,
             longest_session=_left(entrance, limits, now),
             frozen=frozen or (entrance.session is not None and entrance.session.frozen_at is not None),
             can_record=can_record,

@@ -12,7 +12,7 @@ from broker.domain.hold import Ends
 from broker.domain.ids import SessionId
 from broker.domain.live import Moved
 from broker.domain.session import EndReason
-from broker.store import grants, ledger, recordings, sessions, windows
+from broker.store import grants, ledger, recordings, sessions, suspensions, windows
 from broker.store.db import Tx
 from broker.store.sessions import Standing
 
@@ -76,8 +76,8 @@ def standing(tx: Tx, session_ids: Iterable[SessionId]) -> dict[SessionId, EndRea
     """
     wanted = list(session_ids)
     found: dict[SessionId, EndReason | Moved] = dict.fromkeys(wanted, EndReason.INTERRUPTED)
-    for one, carried in _loaded(tx, wanted):
-        ends = _ends(one, carried, tx.now)
+    for one, carried, is_shut_out in _loaded(tx, wanted):
+        ends = EndReason.KILLED if is_shut_out else _ends(one, carried, tx.now)
         if isinstance(ends, EndReason):
             found[one.id] = ends
         else:  # a hold is only ever later, and only than what time alone ends
@@ -87,20 +87,23 @@ def standing(tx: Tx, session_ids: Iterable[SessionId]) -> dict[SessionId, EndRea
 
 def ends_of(tx: Tx, session_id: SessionId) -> Ends | EndReason:
     """When a live session ends if nobody holds it, or why it must end now."""
-    for one, carried in _loaded(tx, [session_id]):
-        return _ends(one, carried, tx.now)
+    for one, carried, is_shut_out in _loaded(tx, [session_id]):
+        return EndReason.KILLED if is_shut_out else _ends(one, carried, tx.now)
     return EndReason.INTERRUPTED
 
 
-def _loaded(tx: Tx, wanted: list[SessionId]) -> Iterator[tuple[Standing, Sequence[Stretch]]]:
+def _loaded(tx: Tx, wanted: list[SessionId]) -> Iterator[tuple[Standing, Sequence[Stretch], bool]]:
     if not wanted:
         return
+    shut_out, against = suspensions.by_subject(tx), suspensions.of_sessions(tx, wanted)
     rows = sessions.standings(tx, wanted)
     own = grants.grants_by_id(tx, (one.grant_id for one in rows))
     later = grants.extensions(tx, own)
     places = windows.windows_by_id(tx, (one.window_id for one in (*own.values(), *later)))
     for one in rows:
-        yield one, stretches(own[one.grant_id], later, places, asset_id=one.asset_id, opened_at=one.opened_at)
+        carried = stretches(own[one.grant_id], later, places, asset_id=one.asset_id, opened_at=one.opened_at)
+        later_shut_out = any(shut_out.keys() & {it.grant.id, it.window.id} for it in carried)
+        yield one, carried, later_shut_out or one.id in against
 
 
 def _ends(one: Standing, carried: Sequence[Stretch], now: datetime) -> EndReason | Ends:

@@ -81,9 +81,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     ssh_listen: str = Field("127.0.0.1:2222", description="where engineers connect, HOST:PORT; port 0 takes a free one")
-    ssh_names: tuple[str, ...] = Field(
-        (), description="host names in the bastion's host certificate; empty: the listen host"
-    )
+    ssh_names: tuple[str, ...] = Field((), description="host names in the host certificate; empty: the listen host")
     web_listen: str = Field(
         "127.0.0.1:8080", description="where the web pages are, HOST:PORT; plain http only on loopback"
     )
@@ -125,6 +123,8 @@ class Settings(BaseModel):
     longest_request_s: Seconds = Field(1_209_600, description="the longest time one request may ask for, in seconds")
     longest_session_s: Seconds = Field(43200, description="the longest session, in seconds")
     sessions_per_grant_max: Count = Field(4, description="live sessions of one grant")
+    sessions_per_engineer_max: Count = Field(16, description="live sessions of one engineer, at all assets")
+    sessions_per_asset_max: Count = Field(16, description="live sessions at one asset, of all engineers")
     channels_per_connection_max: Count = Field(10, description="session channels of one SSH connection")
     refused_channels_max: Count = Field(50, description="refused channels until the connection is closed")
     dial_timeout_s: Seconds = Field(5, description="TCP connection to an asset, in seconds")

@@ -379,6 +379,8 @@ WORDS: Final[Mapping[str, str]] = {
     "streams": "table",
     "Ledger": "table",
     "Kill": "broker.desk:kill",
+    "Suspension": "broker.domain.suspension:Suspension",
+    "Freeze": "broker.desk:freeze",
 }
 
 

@@ -75,6 +75,8 @@ class RunningBastion:
         self._machine = machine
         self._limits = Limits(
             most_sessions=settings.sessions_per_grant_max,
+            most_of_engineer=settings.sessions_per_engineer_max,
+            most_of_asset=settings.sessions_per_asset_max,
             longest_session=timedelta(seconds=settings.longest_session_s),
             clock_tolerance=timedelta(seconds=settings.clock_tolerance_s),
         )
@@ -184,6 +186,7 @@ class RunningBastion:
             place,
             self.clock,
             LiveSession(admission, started=moment(self.clock), warn_before=self.settings.warn_before),
+            names=entered.names,
             open_timeout_s=self.settings.open_timeout_s,
             dial=lambda: self._dial(admission, session_id),
             cut=connection.cut,

@@ -37,6 +37,7 @@ from broker.domain.live import (
 )
 from broker.domain.policy import Admission
 from broker.domain.session import ChannelKind, EndReason
+from broker.domain.suspension import Names, Scope
 from recorder.writer import RecordingFailed
 
 log = logging.getLogger("broker.bastion")
@@ -68,9 +69,10 @@ class Ending:
 class AssetSession:
     """One engineer at one asset over one SSH connection: several channels, one deadline, one leg.
 
-    open_timeout_s: how long the asset may take to open a channel. dial: opens the leg. cut: closes the engineer's connection.
-    frozen_row: as the watch has last seen it. chore: runs what must be finished although nobody waits. closed: called once
-    for each channel, after its recording is durable; ended: once, at the end, when `settled` is still to be waited for.
+    names: what it belongs to. open_timeout_s: how long the asset may take to open a channel. dial: opens the leg. cut: closes
+    the engineer's connection. frozen_row: as the watch has last seen it. chore: runs what must be finished although nobody
+    waits. closed: called once for each channel, after its recording is durable; ended: once, at the end, when `settled` is
+    still to be waited for.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class AssetSession:
         clock: Clock,
         live: LiveSession,
         *,
+        names: Names,
         open_timeout_s: float,
         dial: Callable[[], Awaitable[AssetLeg]],
         cut: Callable[[], None],
@@ -92,6 +95,7 @@ class AssetSession:
         self.admission = admission
         self.place = place
         self.live = live
+        self.names = names
         self.lines: dict[int, Line] = {}
         self.heads: list[StreamHead] = []
         self.over = asyncio.Event()
@@ -160,6 +164,12 @@ class AssetSession:
         """End it by an act, with a plain last line; a second end does nothing."""
         self.by = self.by or by
         self.handle(Ended(reason, text))
+
+    def shut_out(self, scope: Scope, reason: str, *, by: str | None = None) -> None:
+        """Kill it because something that it belongs to is suspended."""
+        self.by = self.by or by
+        step = f"the {scope.value} is suspended; ask the site owner"
+        self.handle(Ended(EndReason.KILLED, f"killed: {reason}", step))
 
     def freeze(self, text: str, *, cause: str = "act") -> None:
         """Stop input, keep output. text: why, for the engineer; cause: as in `Unfrozen`, which lifts only its own."""

@@ -98,7 +98,7 @@ class Watch:
                 if notice is not None:
                     _tell_frozen(session, notice)
                 if isinstance(verdict, EndReason):
-                    session.end(verdict, _why(verdict, notice))
+                    _end(session, verdict, notice)
                 elif verdict.until != session.live.until:
                     session.handle(verdict)
             except Exception:  # one session's trouble must not keep the others alive
@@ -120,8 +120,13 @@ def _tell_frozen(session: AssetSession, notice: Notice) -> None:
         session.freeze(f"by {notice.frozen_by}")
 
 
-def _why(reason: EndReason, notice: Notice | None) -> str:
-    """The last line's words: of whoever killed it, as the control socket's kill gives them."""
-    if reason is EndReason.KILLED and notice is not None and notice.killed:
-        return f"killed: {notice.killed}"
-    return ""
+def _end(session: AssetSession, reason: EndReason, notice: Notice | None) -> None:
+    """The last line's words are those of whoever killed it, as the control socket's kill gives them."""
+    if reason is not EndReason.KILLED or notice is None:
+        session.end(reason)
+    elif notice.killed is not None:
+        session.end(reason, f"killed: {notice.killed}")
+    elif notice.shut_out is not None:
+        session.shut_out(notice.shut_out.scope, notice.shut_out.reason)
+    else:
+        session.end(reason)

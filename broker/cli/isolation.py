@@ -11,6 +11,7 @@ from broker import isolation as state
 from broker.cli.context import database, done, home, local_name, open_database, show
 from broker.cli.ending import NOT_FOUND, Refused
 from broker.cli.proving import prove
+from broker.cli.restoring import ASSET, ENGINEER, GRANT, KILLED_SITE, VENDOR, WINDOW, let_in
 from broker.clock import SystemClock
 from broker.control_client import ask
 from broker.domain.authority import IsolationRaised, IsolationRestored, SeparationNoted
@@ -34,6 +35,7 @@ from broker.domain.isolation import (
     show_site,
 )
 from broker.domain.people import Person
+from broker.domain.suspension import Scope
 from broker.hook import run_and_keep
 from broker.isolation import Kept
 from broker.settings import Home, Settings, load_settings
@@ -143,9 +145,25 @@ def restore(
     everywhere: bool = ALL,
     owners: list[str] = OWNERS,
     totp: list[str] = CODES,
+    grant: str = GRANT,
+    engineer: str = ENGINEER,
+    vendor: str = VENDOR,
+    asset: str = ASSET,
+    window: str = WINDOW,
+    killed_site: str = KILLED_SITE,
     as_json: bool = JSON,
 ) -> None:
-    """Take a site, or what holds for every one, back to normal: an owner with a code, two from level 4 on."""
+    """Take a site, or what holds for every one, back to normal, or let in what a kill has shut out.
+
+    An owner with a code, two from level 4 on.
+    """
+    killed: dict[Scope, str | None] = {Scope.GRANT: grant, Scope.ENGINEER: engineer, Scope.VENDOR: vendor}
+    killed |= {Scope.ASSET: asset, Scope.WINDOW: window, Scope.SITE: killed_site}
+    if any(name is not None for name in killed.values()):
+        if site is not None or everywhere:
+            raise typer.BadParameter("name an isolated SITE, or what was killed, not both")
+        let_in(killed, owners, totp or [], as_json=as_json)
+        return
     where, codes = _where(site, everywhere), [*(totp or [])]
     if codes and len(codes) != len(owners):
         raise BrokerError(Code.INVALID, "give --totp once for each --as")

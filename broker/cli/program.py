@@ -52,15 +52,18 @@ ROOMS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "sessions": {
         "sessions": "List the sessions.",
-        "kill": "End a live session at once and suspend its grant.",
+        "kill": "End a live session, or all of a scope, and let nobody of it back in.",
         "freeze": "Stop a live session's input; its output goes on.",
         "unfreeze": "Let a frozen session's input through again.",
         "hold-open": "Let a live session go on for some minutes beyond its grant.",
     },
     "isolation": {
         "isolate": "Isolate a site, or every one, from its vendors: works with bastion, web and database down.",
-        "restore": "Take a site, or what holds for every one, back to normal: an owner with a code, two from level 4 on.",
+        "restore": "Take a site, or what holds for every one, back to normal, or let in what a kill has shut out.",
         "isolation": "Show the isolation ladder.",
+    },
+    "restoring": {
+        "suspended": "List what is shut out until an owner restores it.",
     },
     "evidence": {
         "recordings": "List the recordings.",

@@ -9,6 +9,7 @@ import typer
 from broker import desk
 from broker.cli.context import database, done, home, local_time, refused, show
 from broker.cli.proving import OWNER, TOTP, prove
+from broker.cli.restoring import ASSET, ENGINEER, GRANT, VENDOR, WINDOW
 from broker.control_client import ask
 from broker.domain.errors import BrokerError, Code
 from broker.domain.ids import parse_duration, quoted
@@ -66,13 +67,32 @@ def sessions(
 
 
 def kill(
-    session_id: str = typer.Argument(metavar="SESSION"),
+    session_id: str | None = typer.Argument(None, metavar="[SESSION]"),
     reason: str = typer.Option(..., "--reason", metavar="R"),
+    grant: str = GRANT,
+    engineer: str = ENGINEER,
+    vendor: str = VENDOR,
+    asset: str = ASSET,
+    window: str = WINDOW,
+    site: str = typer.Option(None, "--site", metavar="S", help="everything of a site"),
     as_json: bool = JSON,
 ) -> None:
-    """End a live session at once and suspend its grant."""
-    ended = ask(home().control_socket, {"act": "kill", "session": session_id, "reason": reason})
-    done(ended, f"{ended['id']} killed; its grant is suspended", as_json=as_json)
+    """End a live session, or all of a scope, and let nobody of it back in."""
+    named = {"grant": grant, "engineer": engineer, "vendor": vendor, "asset": asset, "window": window, "site": site}
+    scopes = {scope: name for scope, name in named.items() if name is not None}
+    if len(scopes) + (session_id is not None) != 1:
+        raise typer.BadParameter("name one SESSION, or one of --grant --engineer --vendor --asset --window --site")
+    if session_id is not None:
+        ended = ask(home().control_socket, {"act": "kill", "session": session_id, "reason": reason})
+        done(ended, f"{ended['id']} killed; its grant is suspended", as_json=as_json)
+        return
+    [(scope, name)] = scopes.items()
+    ended = ask(home().control_socket, {"act": "kill", "scope": scope, "name": name, "reason": reason})
+    told = f"{scope} {name} is suspended, {ended['ended']} live sessions ended"
+    told += (
+        "" if ended["kept"] else "; the database does not answer: nobody at all is admitted here until it is written"
+    )
+    done(ended, told, as_json=as_json)
 
 
 def freeze(

@@ -81,10 +81,14 @@ class RecorderFailed:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Somebody's act ends the session: revoked, killed, handed back, disabled, window closed, shut down."""
+    """Somebody's act ends the session: revoked, killed, handed back, disabled, window closed, shut down.
+
+    next_step: what the engineer can do, where it is not the reason's usual one.
+    """
 
     reason: EndReason
     text: str = ""
+    next_step: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,8 +222,8 @@ class LiveSession:
                 return [Forward(batch)]  # the only Forward in the house
             case RecorderFailed(why):
                 return self._close(EndReason.NOT_RECORDED, f"the session cannot be recorded ({why})")
-            case Ended(reason, text):
-                return self._close(reason, text or reason.value)
+            case Ended(reason, text, next_step):
+                return self._close(reason, text or reason.value, next_step)
             case Moved(until):
                 return self._moved(until, at=at)
             case Frozen(text, cause):
@@ -289,7 +293,7 @@ class LiveSession:
         near = timedelta(seconds=round(left.total_seconds()))
         return [Notify(f"this session ends in {show_duration(near)}, at {self.until:%H:%M:%S} UTC")]
 
-    def _close(self, reason: EndReason, text: str) -> list[Command]:
+    def _close(self, reason: EndReason, text: str, next_step: str = "") -> list[Command]:
         self.ended = reason
-        step = NEXT_STEP.get(reason)
+        step = next_step or NEXT_STEP.get(reason)
         return [Close(reason, text if step is None else f"{text}; {step}")]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import InitVar, dataclass, replace
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Final
 
 from broker.domain.capability import Capability, CapabilityKind, show_capabilities
@@ -13,70 +12,14 @@ from broker.domain.ids import GrantId
 from broker.domain.inventory import REACHABLE_STATES, Asset, AssetClass, Site, Vendor
 from broker.domain.isolation import Level
 from broker.domain.people import Person, Right
+from broker.domain.refusal import Reason as Reason
+from broker.domain.refusal import Refusal as Refusal
+from broker.domain.refusal import ReviewReason as ReviewReason
 from broker.domain.request import AccessRequest, Asked, ShownState
+from broker.domain.suspension import Scope
 from broker.domain.window import CommissioningWindow, Interval
 
 _ADMIT: Final = object()
-
-
-class Reason(StrEnum):
-    """Why the gate says no to one channel; the exact words are for the person entitled to know (law 7)."""
-
-    NO_SUCH_ASSET = "no such asset"
-    NO_GRANT = "no grant for this asset"
-    PERSON_DISABLED = "person disabled"
-    VENDOR_DISABLED = "vendor disabled"
-    ASSET_NOT_READY = "asset not released for access"
-    REVOKED = "grant revoked"
-    SUSPENDED = "grant suspended"
-    HANDED_BACK = "grant handed back"
-    NOT_YET = "grant not open yet"
-    OVER = "grant over"
-    WINDOW_CLOSED = "outside the commissioning window"
-    OUTSIDE_HOURS = "outside the daily hours of the commissioning window"
-    NOT_GRANTED = "capability not granted"
-    ACCOUNT_UNKNOWN = "no such account on the asset"
-    OTHER_CERTIFICATE = "certificate of another grant"
-    CERTIFICATE_OVER = "certificate expired"
-    FROZEN = "session frozen"
-    TOO_MANY_SESSIONS = "too many live sessions"
-    NO_HOST_KEY = "asset host key not pinned"
-    CANNOT_RECORD = "cannot record"
-    CLOCK_BEHIND = "the clock is behind the ledger"
-    ISOLATED = "isolated by the site"
-
-
-class ReviewReason(StrEnum):
-    """Why the desk says no to a request or an approval."""
-
-    NO_SUCH_ASSET = "no such asset"
-    SEVERAL_SITES = "assets of several sites"
-    ASSET_NOT_READY = "asset not released for access"
-    NO_WINDOW = "no commissioning window covers it"
-    OUTSIDE_HOURS = "outside the daily hours of the commissioning window"
-    TOO_LONG = "longer than the site allows"
-    IN_THE_PAST = "in the past"
-    PORT_NOT_LISTED = "port not listed for the asset"
-    NOT_AN_ENGINEER = "only an engineer of a vendor asks"
-    DISABLED = "disabled"
-    NO_SUCH_REQUEST = "no such request"
-    WRONG_STATE = "already decided"
-    LAPSED = "lapsed"
-    NO_RIGHT = "no right to approve at this site"
-    OWN_REQUEST = "nobody approves what they asked for"
-    SAME_OWNER = "a second, different owner is needed"
-    WIDER = "wider than what was asked"
-    NOTHING_LEFT = "nothing is left to grant"
-    GRANT_ENDED = "the grant to extend was ended"
-    CHANGED = "the request has changed since it was read"
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """One no. hint: one plain sentence with the next step, for the person entitled to know."""
-
-    reason: Reason | ReviewReason
-    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,7 +214,8 @@ class Facts:
 
     also: capabilities that the door needs beside the first, as a file-transfer subsystem that both reads and writes.
     certificate_grant, certificate_until: of the gate certificate by which the engineer came in, None after key and code.
-    live_sessions: of this grant, this one's own not counted. frozen: the session that the channel would join takes no input.
+    suspended: the narrowest scope that somebody has shut out. live_sessions: of this grant, engineer_sessions: of the person,
+    asset_sessions: of the asset, this one's own not counted. frozen: the session that the channel would join takes no input.
     can_record: free space is above the floor.
     clock_behind: further behind the ledger's latest instant than is borne, so that no instant of a grant means anything.
     """
@@ -287,8 +231,13 @@ class Facts:
     also: frozenset[Capability] = frozenset()
     certificate_grant: GrantId | None = None
     certificate_until: datetime | None = None
+    suspended: Scope | None = None
     live_sessions: int = 0
     most_sessions: int = 4
+    engineer_sessions: int = 0
+    most_of_engineer: int = 16
+    asset_sessions: int = 0
+    most_of_asset: int = 16
     longest_session: timedelta = timedelta(hours=24)
     frozen: bool = False
     can_record: bool = True
@@ -319,11 +268,11 @@ class Admission:
 def admit(facts: Facts, *, now: datetime) -> Admission | Refusal:
     """Decide whether one channel may open now. now: aware UTC. Raises nothing. Source: RFC 4254 section 5.1; law 1."""
     # 1. Person and vendor are not disabled. 2. The asset is known, released and its host key pinned. 3. There is a grant for
-    # it, and it is the certificate's own. 4. No act has ended the grant. 5. now lies in the grant and in the commissioning
-    # window, and the certificate that opened the door still lives. 6. The owner granted this capability, and the account is
-    # one of the asset's. 7. The session takes input, there is room, the recording can be kept, and the site is neither frozen
-    # nor cut off. 8. The hard stop is the first of: the grant's end, the window's close, today's end of its daily
-    # hours, the site's longest session.
+    # it, and it is the certificate's own. 4. Nothing that it belongs to is suspended, and no act has ended it. 5. now lies in
+    # the grant and in the commissioning window, and the certificate that opened the door still lives. 6. The owner granted
+    # this capability, and the account is one of the asset's. 7. The session takes input, there is room for it, the recording
+    # can be kept, and the site is neither frozen nor cut off. 8. The hard stop is the first of: the
+    # grant's end, the window's close, today's end of its daily hours, the site's longest session.
     # The caller, `gate.enter`: 9. session row and ledger entry in one transaction, 10. recording opened, 11. asset dialled.
     asset, grant, window = facts.asset, facts.grant, facts.window
     if facts.clock_behind:  # before all else. Source: TIM-2
@@ -340,6 +289,8 @@ def admit(facts: Facts, *, now: datetime) -> Admission | Refusal:
         return Refusal(Reason.NO_GRANT, f'ask with: request {asset.login} --for 2h --reason "..."')
     if facts.certificate_grant is not None and facts.certificate_grant != grant.id:
         return Refusal(Reason.OTHER_CERTIFICATE, "collect a new one with: cert")
+    if facts.suspended is not None:  # (4)
+        return Refusal(Reason.SHUT_OUT, f"the {facts.suspended.value} is shut out by the site; ask the site owner")
     if (refused := _standing(grant, window, facts, now=now)) is not None:  # (4) (5)
         return refused
     if asset.state not in REACHABLE_STATES:  # (2)
@@ -354,14 +305,23 @@ def admit(facts: Facts, *, now: datetime) -> Admission | Refusal:
         return Refusal(Reason.ACCOUNT_UNKNOWN, f"accounts: {', '.join(asset.accounts)}")
     if facts.frozen:  # (7)
         return Refusal(Reason.FROZEN, "the site has stopped its input; ask the site owner")
-    if facts.live_sessions >= facts.most_sessions:
-        return Refusal(Reason.TOO_MANY_SESSIONS, f"at most {facts.most_sessions} at once; close one first")
+    if (crowded := _crowded(facts)) is not None:
+        return crowded
     if not facts.can_record:
         return Refusal(Reason.CANNOT_RECORD, "the bastion is short of disk space; tell the site")
     if facts.isolation >= Level.FROZEN:
         return Refusal(Reason.ISOLATED, "no session is admitted; ask the site owner")
     until = min(grant.interval.closes, window.stop(now), now + facts.longest_session)  # (8)
     return Admission(grant.id, facts.person, asset, account, facts.capability, until, made_by=_ADMIT)
+
+
+def _crowded(facts: Facts) -> Refusal | None:
+    of_engineer = (facts.engineer_sessions, facts.most_of_engineer, "one engineer")
+    of_asset = (facts.asset_sessions, facts.most_of_asset, "one asset")
+    for live, most, whose in ((facts.live_sessions, facts.most_sessions, "one grant"), of_engineer, of_asset):
+        if live >= most:
+            return Refusal(Reason.TOO_MANY_SESSIONS, f"at most {most} at once of {whose}; close one first")
+    return None
 
 
 def _standing(grant: Grant, window: CommissioningWindow, facts: Facts, *, now: datetime) -> Refusal | None:

@@ -20,11 +20,12 @@ from broker.domain.audit import CertificateIssued
 from broker.domain.errors import BrokerError, Code
 from broker.domain.grant import Grant, GrantState
 from broker.domain.ids import GrantId, PersonId, SessionId, quoted
+from broker.domain.inventory import Asset
 from broker.domain.isolation import Ladder, Level
 from broker.domain.window import CommissioningWindow
 from broker.openssh import Certificate, parse_certificate, parse_public_key
 from broker.settings import Settings
-from broker.store import authorities, grants, inventory, ledger, people, sessions
+from broker.store import authorities, grants, inventory, ledger, people, sessions, suspensions
 from broker.store.db import Tx
 from broker.store.grants import IssuedCertificate
 
@@ -88,11 +89,12 @@ def order_gate(
     _refuse_disabled_vendor(tx, grant)
     _refuse_isolated(tx, grant, ladder)
     window = _open_window(tx, grant)
+    assets = _not_suspended(tx, grant)
     key = parse_public_key(key_line)
     if key.fingerprint not in {one.fingerprint for one in people.keys(tx, person.id)}:
         raise no("the key is not enrolled")
     names = {person.handle}
-    for asset in inventory.assets(tx, ids=grant.terms.assets):
+    for asset in assets:
         names.add(asset.login)
         names.update(f"{account}+{asset.login}" for account in asset.accounts[1:])
     # From the second that has begun, or it could not be used at once; the life is counted from there, so it is never longer.
@@ -135,6 +137,8 @@ def order_asset(
     asset = inventory.asset_by_id(tx, session.asset_id)
     if asset is None or asset.id not in grant.terms.assets or session.account not in asset.accounts:
         raise no("the session is not one of its grant")
+    if asset.id not in {one.id for one in _not_suspended(tx, grant)}:
+        raise no("the asset is suspended")
     key = parse_public_key(key_line)
     if key.algorithm != "ssh-ed25519" or people.key_owner(tx, key.fingerprint) is not None:
         raise no("the key of an asset leg is a fresh ed25519 key")
@@ -281,6 +285,23 @@ def _refuse_isolated(tx: Tx, grant: Grant, ladder: Ladder) -> None:
     level = ladder.level(None if site is None else site.name)
     if level >= Level.CUT:
         raise no(f"the site is isolated, level {level:d}")
+
+
+def _not_suspended(tx: Tx, grant: Grant) -> list[Asset]:
+    """The grant's assets that nobody has suspended. Raises BrokerError(FORBIDDEN) when something of it is, or none is left."""
+    stand = suspensions.by_subject(tx)
+    subjects = [grant.id, grant.person_id, grant.vendor_id, grant.window_id, grant.site_id]
+    before: Grant | None = grant
+    while before is not None and before.extends is not None:
+        subjects.append(before.extends)
+        before = grants.load(tx, before.extends)
+    for subject in subjects:
+        if (found := stand.get(subject)) is not None:
+            raise no(f"the {found.scope.value} is suspended")
+    left = [one for one in inventory.assets(tx, ids=grant.terms.assets) if one.id not in stand]
+    if not left:
+        raise no("the asset is suspended")
+    return left
 
 
 def _folded(source: str) -> str:

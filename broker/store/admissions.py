@@ -14,9 +14,10 @@ from broker.domain.ids import GrantId, Login, PersonId, SessionId, WindowId
 from broker.domain.inventory import Asset, Site, Vendor
 from broker.domain.people import Person
 from broker.domain.session import Session
+from broker.domain.suspension import Scope, Suspension
 from broker.domain.window import CommissioningWindow
 from broker.store import grants as grant_rows
-from broker.store import ledger, people, sessions, windows
+from broker.store import ledger, people, sessions, suspensions, windows
 from broker.store.db import Tx
 from broker.store.inventory import ASSETS, asset_of
 from broker.store.schema import access_grant as _grant
@@ -70,6 +71,7 @@ class Entrance:
 
     asset None: unknown, or at a site the vendor is a stranger to. ambiguous: the short name fits several assets.
     grants: this person's for the asset, the newest first; of a running session only its own.
+    crowd: live sessions of the person, and at the asset; suspended: all that stand, by subject.
     certificate_grant: of the serial shown, None when it was never given out. longest_until: of a running session.
     clock_behind: how far the clock is behind the ledger's latest instant.
     """
@@ -82,11 +84,29 @@ class Entrance:
     grants: tuple[Grant, ...] = ()
     windows: Mapping[WindowId, CommissioningWindow] = field(default_factory=dict)
     live: Mapping[GrantId, int] = field(default_factory=dict)
+    crowd: tuple[int, int] = (0, 0)
+    suspended: Mapping[str, Suspension] = field(default_factory=dict)
     session: Session | None = None
     killed: bool = False
     longest_until: datetime | None = None
     certificate_grant: GrantId | None = None
     clock_behind: timedelta = timedelta(0)
+
+    def shut_out(self, grant: Grant | None) -> Scope | None:
+        """The narrowest scope that stands against a grant here."""
+        nouns = (grant, self.person, self.vendor, self.asset, self.site)
+        subjects: list[str] = [one.id for one in nouns if one is not None]
+        subjects += [] if grant is None else [grant.vendor_id, grant.window_id]
+        before, known = grant, {one.id: one for one in self.grants}
+        while before is not None and before.extends is not None:  # who is shut out of a grant is so of what extends it
+            subjects.append(before.extends)
+            before = known.get(before.extends)
+        return next((self.suspended[one].scope for one in subjects if one in self.suspended), None)
+
+    def others(self) -> tuple[int, int]:
+        """How many sessions of the person, and at the asset, are live beside the running one."""
+        mine = int(self.session is not None and self.session.ended_at is None)
+        return self.crowd[0] - mine, self.crowd[1] - mine
 
     def live_sessions(self, grant_id: GrantId) -> int:
         """How many sessions of the grant are live beside the running one."""
@@ -130,6 +150,8 @@ def load_entrance(
         grants=tuple(granted),
         windows=_windows(tx, granted),
         live=sessions.live_counts(tx, [one.id for one in granted]) if granted else {},
+        crowd=sessions.live_at(tx, person.id, asset.id),
+        suspended=suspensions.by_subject(tx),
         session=session,
         killed=running is not None and running[2] is not None,
         longest_until=None if running is None else running[1].longest_until,

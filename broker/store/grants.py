@@ -159,6 +159,17 @@ def suspend(tx: Tx, grant_id: GrantId, *, by: str, reason: str) -> bool:
     return _end(tx, grant_id, "suspended_at", by, reason)
 
 
+def unsuspend(tx: Tx, grant_id: GrantId) -> bool:
+    """Let a grant go on that was stopped because a session of it was killed: True for the one who did it."""
+    done = tx.conn.execute(
+        sa.update(_grant)
+        .where(_grant.c.id == grant_id, _grant.c.suspended_at.is_not(None))
+        .where(_grant.c.revoked_at.is_(None), _grant.c.handed_back_at.is_(None))
+        .values(suspended_at=None, ended_by=None, end_reason=None)
+    )
+    return done.rowcount == 1
+
+
 def hand_back(tx: Tx, grant_id: GrantId, *, by: str) -> bool:
     """End a grant by its engineer: True for the one who did it."""
     return _end(tx, grant_id, "handed_back_at", by, None)

@@ -34,6 +34,13 @@ _LIVE_COUNTS: Final = (
     .where(_session.c.grant_id.in_(sa.bindparam("grants", expanding=True)), _session.c.ended_at.is_(None))
     .group_by(_session.c.grant_id)
 )
+_CROWD: Final = sa.select(
+    sa.func.count().filter(_session.c.person_id == sa.bindparam("person")).label("of_person"),
+    sa.func.count().filter(_session.c.asset_id == sa.bindparam("asset")).label("of_asset"),
+).where(
+    _session.c.ended_at.is_(None),
+    sa.or_(_session.c.person_id == sa.bindparam("person"), _session.c.asset_id == sa.bindparam("asset")),
+)
 _LAST_CHANNEL: Final = sa.select(sa.func.max(_channel.c.number)).where(_channel.c.session_id == sa.bindparam("whose"))
 _INSERT: Final = sa.insert(_session)
 _INSERT_CHANNEL: Final = sa.insert(_channel)
@@ -178,6 +185,12 @@ def sessions(
 def live_counts(tx: Tx, grant_ids: Iterable[GrantId]) -> dict[GrantId, int]:
     """How many sessions of each grant have not ended; a grant without one is not named."""
     return {row.grant_id: row.live for row in tx.conn.execute(_LIVE_COUNTS, {"grants": list(grant_ids)})}
+
+
+def live_at(tx: Tx, person_id: PersonId, asset_id: AssetId) -> tuple[int, int]:
+    """How many sessions have not ended: of that person, at that asset."""
+    row = tx.conn.execute(_CROWD, {"person": person_id, "asset": asset_id}).one()
+    return int(row.of_person), int(row.of_asset)
 
 
 def open_sessions_of(tx: Tx, node: str) -> list[Session]:

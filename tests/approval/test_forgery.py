@@ -12,6 +12,8 @@ import pytest
 
 from approval import guard, serving
 from approval.guard import Refused, check, origin_of
+from broker import desk
+from broker.domain.suspension import Scope
 from tests.approval.running import OWNER, SECOND_OWNER, Running, token_in
 from tests.approval.test_rights import ENTRIES
 from tests.approval.visiting import Visit
@@ -43,7 +45,9 @@ FOREIGN: Final = {
 def acts(standing_site: Running) -> dict[str, dict[str, str | list[str]]]:
     """Every kind of act that is there to be forged, with fields that would do it."""
     asked, grant = standing_site.ask(), standing_site.grant()
-    visit = Visit(standing_site)
+    visit, other = Visit(standing_site), standing_site.grant()
+    with standing_site.db.begin() as tx:
+        shut_out = desk.suspend(tx, scope=Scope.GRANT, name=other.id, by="test", reason="stop", door="test")
     narrowed: dict[str, str | list[str]] = {"asset": ["bms-01.kestrel"], "capability": ["shell"]}
     times = {"opens": "2027-03-01T08:00", "closes": "2027-03-01T18:00", "pattern": "*"}
     return {
@@ -51,6 +55,8 @@ def acts(standing_site: Running) -> dict[str, dict[str, str | list[str]]]:
         f"/requests/{asked.id}/deny": {"version": "1", "reason": "forged"},
         f"/grants/{grant.id}/revoke": {"reason": "forged"},
         f"/sessions/{visit.id}/kill": {"reason": "forged"},
+        f"/sessions/{visit.id}/freeze": {"reason": "forged"},
+        f"/suspensions/{shut_out.id}/restore": {},
         "/windows": {"site": "kestrel", "vendor": "cellmaker", **times},
         f"/windows/{grant.window_id}/close": {},
         "/logout": {},

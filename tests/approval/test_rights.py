@@ -9,7 +9,8 @@ from typing import Any, Final
 import httpx2
 import pytest
 
-from broker import identity
+from broker import desk, identity
+from broker.domain.suspension import Scope
 from broker.store import inventory
 from tests.approval.running import (
     ADMIN,
@@ -68,6 +69,21 @@ def a_session(act: str = "") -> Callable[[Running], str]:
         return f"/sessions/{Visit(site).id}{act}"
 
     return made
+
+
+def a_frozen_session(site: Running) -> str:
+    site.grant()
+    visit = Visit(site)
+    with site.db.begin() as tx:
+        desk.freeze(tx, session_id=visit.id, by="test", reason="wait", door="test")
+    return f"/sessions/{visit.id}/unfreeze"
+
+
+def a_suspension(site: Running) -> str:
+    grant = site.grant()
+    with site.db.begin() as tx:
+        made = desk.suspend(tx, scope=Scope.GRANT, name=grant.id, by="test", reason="stop", door="test")
+    return f"/suspensions/{made.id}/restore"
 
 
 def a_recording(part: str = "") -> Callable[[Running], str]:
@@ -160,6 +176,25 @@ ENTRIES: Final[dict[tuple[str, str], Entry]] = {
         made=a_session("/kill"),
         missing="/sessions/ses-00000000/kill",
         fields={"reason": "stop"},
+    ),
+    ("POST", "/sessions/{session_id}/freeze"): done_by(
+        OWNERS | {OPERATOR},
+        made=a_session("/freeze"),
+        missing="/sessions/ses-00000000/freeze",
+        fields={"reason": "wait"},
+    ),
+    ("POST", "/sessions/{session_id}/unfreeze"): done_by(
+        OWNERS | {OPERATOR}, made=a_frozen_session, missing="/sessions/ses-00000000/unfreeze"
+    ),
+    ("POST", "/sessions/{session_id}/hold-open"): Entry(
+        {303: OWNERS, 409: {OPERATOR}},
+        made=a_session("/hold-open"),
+        missing="/sessions/ses-00000000/hold-open",
+        fields={"reason": "a flash at 80 %", "for": "5"},
+    ),
+    ("GET", "/suspensions"): seen_by(ALL),
+    ("POST", "/suspensions/{suspension_id}/restore"): Entry(
+        {303: OWNERS, 403: SITE - OWNERS}, made=a_suspension, missing="/suspensions/sus-00000000/restore"
     ),
     ("GET", "/recordings"): seen_by(OWNERS | {FAR_OWNER, INVESTIGATOR, AUDITOR}),
     ("GET", "/recordings/{recording_id}"): seen_by(

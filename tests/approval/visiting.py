@@ -49,7 +49,7 @@ class Visit:
                 command=command,
                 node="gate-1",
                 can_record=True,
-                limits=Limits(longest_session=timedelta(hours=12)),
+                limits=Limits(longest_session=timedelta(hours=12), most_of_engineer=500, most_of_asset=500),
             )
         assert isinstance(entered, Entered), entered
         self.id, self.channel = entered.session_id, entered.channel

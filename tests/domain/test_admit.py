@@ -16,6 +16,7 @@ from broker.domain.ids import AssetId, GrantId, PersonId
 from broker.domain.inventory import AssetState
 from broker.domain.isolation import Level
 from broker.domain.policy import Admission, Facts, Reason, Refusal, admit
+from broker.domain.suspension import Scope
 from broker.domain.wall import parse_daily
 from broker.domain.window import Interval
 from tests.domain.makers import (
@@ -49,6 +50,7 @@ REFUSED_FACTS: Mapping[Reason, Facts] = {
     Reason.OTHER_CERTIFICATE: some_facts(certificate_grant=GrantId("grt-9")),
     Reason.CERTIFICATE_OVER: some_facts(certificate_grant=GrantId("grt-1"), certificate_until=NOON),
     Reason.TOO_MANY_SESSIONS: some_facts(live_sessions=4),
+    Reason.SHUT_OUT: some_facts(suspended=Scope.VENDOR),
     Reason.FROZEN: some_facts(frozen=True),
     Reason.NO_HOST_KEY: some_facts(asset=replace(an_asset(), host_key=None)),
     Reason.CANNOT_RECORD: some_facts(can_record=False),

@@ -222,6 +222,13 @@ def no_host_key(case: Case) -> Iterator[Ask]:
 
 
 @contextmanager
+def shut_out(case: Case) -> Iterator[Ask]:
+    case.plant.let_in(case.login, engineer=case.who)
+    case.plant.cli("kill", "--engineer", case.who, "--reason", "stop that")
+    yield case.ask_by_certificate
+
+
+@contextmanager
 def frozen(case: Case) -> Iterator[Ask]:
     case.plant.let_in(BOX, engineer=case.who)
     control = ["-S", str(case.plant.folder / f"{case.who}.mux")]
@@ -256,6 +263,7 @@ CASES: Final[Mapping[Reason, Callable[[Case], AbstractContextManager[Ask]]]] = {
     Reason.OTHER_CERTIFICATE: other_certificate,
     Reason.CERTIFICATE_OVER: certificate_over,
     Reason.TOO_MANY_SESSIONS: too_many_sessions,
+    Reason.SHUT_OUT: shut_out,
     Reason.FROZEN: frozen,
     Reason.NO_HOST_KEY: no_host_key,
     Reason.CANNOT_RECORD: cannot_record,
