@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import threading
 from collections.abc import Callable, Iterator
@@ -54,6 +55,7 @@ class Database:
         self._write_turn = threading.Lock()
         self._writers = ThreadPoolExecutor(1 if self._sqlite else 4, thread_name_prefix="store-write")
         self._readers = ThreadPoolExecutor(1 if self._sqlite else 4, thread_name_prefix="store-read")
+        self._file: tuple[int, int] | None = None
         self._mark_turn = threading.Lock()
         self._mark_conn: sa.Connection | None = None
         self._mark_version: int | None = None
@@ -92,11 +94,34 @@ class Database:
         yield from self._transaction(read_only=True)
 
     def _transaction(self, *, read_only: bool) -> Iterator[Tx]:
+        self._look_at_file()
         with _reachable(), self._connect("read" if read_only else "write") as conn, conn.begin():
             if not self._sqlite and not read_only:
                 conn.execute(_LOCK_HEAD)
             # Read after the lock is held, so that instants rise in the order of the ledger.
             yield Tx(conn, self._clock.now().astimezone(UTC))
+
+    def _look_at_file(self) -> None:
+        """Hold SQLite's file against the one in use: an open connection goes on in a file that was moved away or removed.
+
+        Facts would be written where nobody finds them. A file put in its place is refused too: the old one's write-ahead log
+        would be played into it. Raises BrokerError(UNAVAILABLE).
+        """
+        if not self._sqlite or self._engine.url.database is None:
+            return
+        try:
+            found = os.stat(self._engine.url.database)
+        except OSError:
+            if self._file is None:  # not made yet: the transaction itself says what is wrong
+                return
+            raise BrokerError(Code.UNAVAILABLE, "database: its file is gone; put it back") from None
+        here = (found.st_dev, found.st_ino)
+        self._file = self._file or here
+        if self._file != here:
+            raise BrokerError(
+                Code.UNAVAILABLE,
+                "database: another file stands in its place; stop wicketgate before restoring a backup",
+            )
 
     def _connect(self, turn: str) -> sa.Connection:
         return self._engine.connect().execution_options(**{_TURN: turn})
@@ -144,6 +169,7 @@ class Database:
         Raises BrokerError(UNAVAILABLE); the next call tries again on a new connection.
         """
         with self._mark_turn:
+            self._look_at_file()
             try:
                 return self._read_mark()
             except DBAPIError as error:

@@ -507,3 +507,40 @@ def test_a_node_that_freezes_inside_a_transaction_does_not_stop_the_others(postg
 def test_what_is_wrong_with_our_own_statement_stays_a_bug(store: Store, plant: Plant) -> None:
     with pytest.raises(sa.exc.IntegrityError), store.db.begin() as tx:
         tx.conn.execute(sa.insert(schema.zone).values(id="zone-1", site_id="nowhere", name="z"))
+
+
+def a_file_of_its_own(tmp_path: Path, name: str) -> tuple[Database, Path]:
+    db = Database.open(f"sqlite:///{tmp_path / name}", HandClock())
+    db.migrate()
+    db.change_mark()
+    return db, tmp_path / name
+
+
+def test_a_file_that_is_gone_takes_no_facts_and_no_empty_one_is_made_in_its_place(tmp_path: Path) -> None:
+    db, path = a_file_of_its_own(tmp_path, "site.db")
+    with db.begin() as tx:
+        write(tx)
+    mark = db.change_mark()
+    path.rename(tmp_path / "aside.db")
+    for act in (lambda: db.begin().__enter__(), lambda: db.read().__enter__(), db.change_mark):
+        with pytest.raises(BrokerError, match="its file is gone; put it back") as told:
+            act()
+        assert told.value.code is Code.UNAVAILABLE
+    assert not path.exists()
+    (tmp_path / "aside.db").rename(path)
+    assert db.change_mark() == mark
+    with db.begin() as tx:
+        write(tx)
+    assert db.change_mark() == mark + 1
+    db.close()
+
+
+def test_a_file_put_in_the_place_of_another_is_refused_for_its_log_is_the_others(tmp_path: Path) -> None:
+    db, path = a_file_of_its_own(tmp_path, "site.db")
+    other, copy = a_file_of_its_own(tmp_path, "restored.db")
+    other.close()
+    copy.replace(path)
+    for act in (lambda: db.begin().__enter__(), lambda: db.read().__enter__(), db.change_mark):
+        with pytest.raises(BrokerError, match="another file stands in its place; stop wicketgate before restoring"):
+            act()
+    db.close()
