@@ -135,7 +135,7 @@ def test_without_javascript_an_owner_approves_denies_and_kills(screen: str, site
         visit = Visit(site)
         page.get_by_role("link", name="Waiting").click()
         page.get_by_role("link", name="Look or kill").click()
-        page.get_by_label("Reason").fill("alarm")
+        page.locator("#reason").fill("alarm")
         page.get_by_role("button", name="Kill the session").click()
         expect(page.get_by_text("the bastion ends it within a second")).to_be_visible()
     assert standing_of(site, visit) is EndReason.KILLED

@@ -34,7 +34,7 @@ def test_an_extension_asked_for_while_working_carries_the_session_on_and_tells_i
         assert site.live()[0]["id"] == session.id
         approved = site.json("approve", request, "--as", OWNER, "--totp", site.code(OWNER))
         began = CLOCK.monotonic_us()
-        said = read_until(child, b" UTC", stderr=True, within_s=DUE_S)
+        said = read_until(child, b"this session now ends in", stderr=True, within_s=DUE_S)
         assert CLOCK.monotonic_us() - began < DUE_S * 1e6
         assert re.search(rb"this session now ends in \d+ s, at \d\d:\d\d UTC", said)
         end = grant.interval.closes + timedelta(seconds=6)

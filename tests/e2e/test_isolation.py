@@ -23,7 +23,8 @@ SESSIONS = 20
 @pytest.fixture
 def let_in(template: Template) -> Iterator[Plant]:
     """A plant whose engineer has a grant and a certificate."""
-    with Plant(template, sessions_per_grant_max="50", unauthenticated_per_source_max="50") as running:
+    most = dict.fromkeys(("sessions_per_grant_max", "sessions_per_engineer_max", "sessions_per_asset_max"), "50")
+    with Plant(template, unauthenticated_per_source_max="50", **most) as running:
         running.let_in()
         yield running
 
@@ -138,10 +139,13 @@ def test_level_5_waits_for_its_checklist_and_two_names_at_each_step(let_in: Plan
     wait_until(lambda: refuses(let_in), within_s=2, what="a shut door")
     assert "to be noted first: cables-out" in restore(let_in, OWNER, SECOND_OWNER, status=1)
     note = ("isolation", "note", "plant")
-    assert "name two people" in let_in.cli(*note, "cables-out", "--done-by", "Ann", "--seen-by", "ann", status=1).stderr
-    assert "the steps are" in let_in.cli(*note, "tea", "--done-by", "Ann", "--seen-by", "Ben", status=1).stderr
+    assert (
+        "name two people"
+        in let_in.cli(*note, "cables-out", "--done-by", "O.One", "--seen-by", "o.one", status=1).stderr
+    )
+    assert "the steps are" in let_in.cli(*note, "tea", "--done-by", "O.One", "--seen-by", "O.Two", status=1).stderr
     for step in STEPS:
-        let_in.cli(*note, step, "--done-by", "Ann", "--seen-by", "Ben")
+        let_in.cli(*note, step, "--done-by", "O.One", "--seen-by", "O.Two")
     assert rungs(let_in)["plant"]["missing"] == []
     restore(let_in, OWNER, SECOND_OWNER)
     wait_until(lambda: not refuses(let_in), within_s=5, what="an open door")
