@@ -40,7 +40,7 @@ def a_rung(level: Level) -> Rung:
     return Rung(level=level, by="local:test", reason="smoke", at=NOON)
 
 
-def a_note(done_by: str = "Ann", seen_by: str = "Ben") -> Note:
+def a_note(done_by: str = "O.One", seen_by: str = "O.Two") -> Note:
     return Note(done_by=done_by, seen_by=seen_by, at=NOON)
 
 
@@ -147,7 +147,7 @@ def test_a_rung_is_not_lowered_by_raising() -> None:
 
 def test_one_person_does_not_see_what_they_do_themselves() -> None:
     with pytest.raises(BrokerError, match="name two people"):
-        noted(separated(*STEPS), SITE.name, "cables-out", a_note("Ann", "ann"))
+        noted(separated(*STEPS), SITE.name, "cables-out", a_note("O.One", "o.one"))
 
 
 def test_every_site_must_be_deaf_before_the_door_is() -> None:
