@@ -24,6 +24,7 @@ from broker.clock import SystemClock
 from broker.control_client import ask
 from broker.domain.capability import EXEC
 from broker.domain.grant import Grant
+from broker.domain.isolation import Ladder
 from broker.domain.policy import Narrowing
 from broker.domain.request import AccessRequest, Asked
 from broker.settings import Home, load_settings
@@ -91,7 +92,9 @@ def _grant(on: Ground, length: timedelta) -> Grant:
         )
         if not isinstance(request, AccessRequest):
             raise RuntimeError(f"the request was refused: {request.reason.value}")
-        made = desk.approve(tx, owner_id=owner.id, request_id=request.id, narrowing=Narrowing(), door="bench")
+        made = desk.approve(
+            tx, owner_id=owner.id, request_id=request.id, narrowing=Narrowing(), door="bench", ladder=Ladder()
+        )
     if not isinstance(made, Grant):
         raise RuntimeError(f"the request was not approved: {made}")
     return made

@@ -203,7 +203,7 @@ def approve(
     request_id: str,
     narrowing: Narrowing = Narrowing(),  # noqa: B008 - frozen, so sharing the default is safe
     version: int | None = None,
-    ladder: Ladder = Ladder(),  # noqa: B008 - frozen; both doors hand in the one they read
+    ladder: Ladder,
     door: str,
 ) -> Grant | Agreed | Refusal:
     """One owner's yes: a Grant when it was the last one needed, Agreed when another owner must follow.

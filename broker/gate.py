@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from broker.domain.audit import ChannelOpened, ChannelRefused, SessionOpened
 from broker.domain.authority import ClockBehind
-from broker.domain.capability import SHELL, Capability
+from broker.domain.capability import Capability
 from broker.domain.grant import Grant, GrantState
 from broker.domain.ids import GrantId, Login, PersonId, SessionId
 from broker.domain.inventory import Site
@@ -90,13 +90,13 @@ def enter(
     can_record: bool,
     frozen: bool = False,
     limits: Limits = Limits(),
-    ladder: Ladder = Ladder(),  # noqa: B008 - frozen; the bastion hands in the one it follows
+    ladder: Ladder,
 ) -> Entered | Refusal:
     """Decide on one channel and keep the decision, yes or no, with its ledger entries in this one transaction.
 
     session_id: of the connection's session, None for its first channel; frozen: the bastion has stopped its input;
-    command: of an exec, kept cut and cleaned. Of several grants for the asset the one is taken that admits and ends last.
-    Source: law 1, docs/architecture.md steps 5 and 6.
+    command: of an exec, kept cut and cleaned; ladder: what isolates the site. Of several grants for the asset the one is taken
+    that admits and ends last. Source: law 1, docs/architecture.md steps 5 and 6.
     """
     decision = _decide(tx, proof, login, capability, session_id, can_record, limits, also, frozen=frozen, ladder=ladder)
     if isinstance(decision, Refusal):
@@ -131,23 +131,6 @@ def enter(
     )
 
 
-def glance(
-    tx: Tx,
-    *,
-    proof: Proof,
-    login: Login,
-    session_id: SessionId | None = None,
-    can_record: bool = True,
-    limits: Limits = Limits(),
-) -> Refusal | None:
-    """Whether any channel at all could open now, before it is known which: changes nothing, admits nothing.
-
-    A read transaction will do. None: `enter` may say yes to something. The caller records a refusal it acts on.
-    """
-    decision = _decide(tx, proof, login, None, session_id, can_record, limits)
-    return decision if isinstance(decision, Refusal) else None
-
-
 def raise_clock_alarm(tx: Tx, *, node: str, limits: Limits) -> timedelta | None:
     """Keep that the clock is behind the ledger; gives by how much, None and no entry when it is not. Source: TIM-2."""
     behind = ledger.clock_behind(tx)
@@ -176,14 +159,14 @@ def _decide(
     tx: Tx,
     proof: Proof,
     login: Login,
-    capability: Capability | None,
+    capability: Capability,
     session_id: SessionId | None,
     can_record: bool,
     limits: Limits,
-    also: frozenset[Capability] = frozenset(),
+    also: frozenset[Capability],
     *,
-    frozen: bool = False,
-    ladder: Ladder = Ladder(),  # noqa: B008 - frozen
+    frozen: bool,
+    ladder: Ladder,
 ) -> _Yes | Refusal:
     entrance = admissions.load_entrance(
         tx,
@@ -222,7 +205,7 @@ def _best(
     entrance: Entrance,
     proof: Proof,
     login: Login,
-    capability: Capability | None,
+    capability: Capability,
     can_record: bool,
     limits: Limits,
     also: frozenset[Capability],
@@ -244,7 +227,7 @@ def _best(
             account=entrance.session.account if entrance.session is not None else login.account,
             grant=grant,
             window=None if grant is None else entrance.windows.get(grant.window_id),
-            capability=capability or _any_of(grant),
+            capability=capability,
             also=also,
             certificate_grant=proof.certificate_grant,
             certificate_until=proof.certificate_until,
@@ -283,10 +266,6 @@ def _in_order(grants: Iterable[Grant], proof: Proof, now: datetime) -> list[Gran
             now - one.granted_at,
         ),
     )
-
-
-def _any_of(grant: Grant | None) -> Capability:
-    return min(grant.terms.capabilities, key=str) if grant is not None and grant.terms.capabilities else SHELL
 
 
 def _left(entrance: Entrance, limits: Limits, now: datetime) -> timedelta:

@@ -10,9 +10,7 @@ from broker.domain.authority import (
     ApprovalVoided,
     CaRetired,
     CaRotated,
-    ClassRuleChanged,
     ClockBehind,
-    DrillRun,
     GrantExtended,
     IsolationHookRan,
     IsolationRaised,
@@ -21,9 +19,7 @@ from broker.domain.authority import (
     SeparationNoted,
     SessionFrozen,
     SessionHeld,
-    SessionLocked,
     SessionUnfrozen,
-    SessionUnlocked,
     Suspended,
 )
 from broker.domain.capability import Capability
@@ -376,20 +372,16 @@ LedgerEntry = (
     | ProcessStarted
     | SessionFrozen
     | SessionUnfrozen
-    | SessionLocked
-    | SessionUnlocked
     | SessionHeld
     | Suspended
     | Restored
     | GrantExtended
     | ApprovalVoided
-    | ClassRuleChanged
     | IsolationRaised
     | IsolationHookRan
     | SeparationNoted
     | IsolationRestored
     | CaRotated
     | CaRetired
-    | DrillRun
     | ClockBehind
 )

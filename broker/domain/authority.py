@@ -1,4 +1,4 @@
-"""Ledger entries of the site's authority over what runs: freeze, lock, hold, suspension, isolation, drills, CA keys."""
+"""Ledger entries of the site's authority over what runs: freeze, hold, suspension, isolation, CA keys."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
 
-from broker.domain.ids import AccessRequestId, GrantId, PersonId, SessionId, SiteId
+from broker.domain.ids import AccessRequestId, GrantId, PersonId, SessionId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,21 +26,6 @@ class SessionUnfrozen:
     session_id: SessionId
     by: str
     door: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionLocked:
-    """Input stopped by itself after idle_s seconds without any; a code of the engineer's own unlocks it."""
-
-    kind: ClassVar[str] = "session.locked"
-    session_id: SessionId
-    idle_s: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionUnlocked:
-    kind: ClassVar[str] = "session.unlocked"
-    session_id: SessionId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,17 +83,6 @@ class ApprovalVoided:
     request_id: AccessRequestId
     owner_id: PersonId
     why: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClassRuleChanged:
-    """What a site demands of all assets of a class. lock_idle_s: None, its sessions are not locked."""
-
-    kind: ClassVar[str] = "inventory.class_rule_changed"
-    site_id: SiteId
-    asset_class: str
-    lock_idle_s: int | None
-    by: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,17 +147,6 @@ class CaRetired:
     kind: ClassVar[str] = "ca.retired"
     name: str
     key: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DrillRun:
-    """A rehearsal. report: SHA-256 of its signed report."""
-
-    kind: ClassVar[str] = "drill.run"
-    name: str
-    passed: bool
-    report: str
-    by: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,7 +71,7 @@ def order_gate(
     person_id: PersonId,
     key_line: str,
     source: str,
-    ladder: Ladder = Ladder(),  # noqa: B008 - frozen; the signer hands in the one it has just read
+    ladder: Ladder,
 ) -> Order:
     """Decide on what a vendor carries: principals are exactly the grant's logins and the engineer's handle.
 
@@ -124,7 +124,7 @@ def order_asset(
     *,
     session_id: SessionId,
     key_line: str,
-    ladder: Ladder = Ladder(),  # noqa: B008 - frozen; the signer hands in the one it has just read
+    ladder: Ladder,
 ) -> Order:
     """Decide on what the bastion shows to one asset: one account, minutes, a fresh key. Raises BrokerError(FORBIDDEN)."""
     _refuse_late_clock(tx, settings)

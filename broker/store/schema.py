@@ -58,14 +58,6 @@ asset = Table(
     one_of("state", "expected", "received", "quarantined", "commissioned", "operational"),
 )
 
-asset_class_rule = Table(
-    "asset_class_rule",
-    metadata,
-    Column("site_id", Text, ForeignKey("site.id"), primary_key=True),
-    Column("asset_class", Text, primary_key=True),
-    Column("lock_idle_s", Integer, nullable=True),
-    one_of("asset_class", "routine", "hazard"),
-)
 commissioning_window = Table(
     "commissioning_window",
     metadata,

@@ -13,6 +13,7 @@ import pytest
 from broker import desk
 from broker.domain.capability import EXEC, SFTP_READ, SHELL
 from broker.domain.grant import Grant
+from broker.domain.isolation import Ladder
 from broker.domain.people import Role, RoleAt
 from broker.domain.policy import Narrowing
 from broker.domain.request import AccessRequest
@@ -328,7 +329,9 @@ def test_the_desk_decides_in_one_go_what_two_browsers_send_at_once(site: Running
     asked = site.ask()
     with site.db.begin() as tx:
         owner = people.require(tx, OWNER).id
-        first = desk.approve(tx, owner_id=owner, request_id=asked.id, narrowing=Narrowing(), version=1, door="cli")
+        first = desk.approve(
+            tx, owner_id=owner, request_id=asked.id, narrowing=Narrowing(), version=1, door="cli", ladder=Ladder()
+        )
     assert isinstance(first, Grant)
     late = approve(site, site.client(SECOND_OWNER), asked)
     assert late.status_code == 409

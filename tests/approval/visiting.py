@@ -8,6 +8,7 @@ from broker import gate
 from broker.bastion.evidence import ChannelRecording, Place, size_piece
 from broker.domain.capability import EXEC, SFTP_READ, SHELL
 from broker.domain.ids import parse_login
+from broker.domain.isolation import Ladder
 from broker.domain.live import Batch, Direction, Piece, Verb
 from broker.domain.session import ChannelKind, EndReason
 from broker.gate import Entered, Limits, Proof
@@ -50,6 +51,7 @@ class Visit:
                 node="gate-1",
                 can_record=True,
                 limits=Limits(longest_session=timedelta(hours=12), most_of_engineer=500, most_of_asset=500),
+                ladder=Ladder(),
             )
         assert isinstance(entered, Entered), entered
         self.id, self.channel = entered.session_id, entered.channel

@@ -34,6 +34,7 @@ from broker.domain.capability import EXEC, SHELL
 from broker.domain.grant import Grant
 from broker.domain.ids import PersonId, SessionId, parse_login
 from broker.domain.inventory import AssetState
+from broker.domain.isolation import Ladder
 from broker.domain.people import Role, RoleAt
 from broker.domain.policy import Narrowing
 from broker.domain.request import AccessRequest, Asked
@@ -124,7 +125,12 @@ def _fill(tx: Tx, made: Template, seal: Seal) -> None:
         made.seeds[handle] = parse_qs(urlsplit(done.totp_uri).query)["secret"][0]
     made.requests = [_ask(tx, engineer.id, "box.plant", "other.plant").id for _ in range(3)]
     granted = desk.approve(
-        tx, owner_id=owner.id, request_id=_ask(tx, engineer.id, "box.plant").id, narrowing=Narrowing(), door="test"
+        tx,
+        owner_id=owner.id,
+        request_id=_ask(tx, engineer.id, "box.plant").id,
+        narrowing=Narrowing(),
+        door="test",
+        ladder=Ladder(),
     )
     assert isinstance(granted, Grant), granted
     made.grant = granted.id
@@ -156,6 +162,7 @@ def _record(tx: Tx, home: Home, made: Template, *, finish: bool) -> SessionId:
         kind=ChannelKind.SHELL,
         node="elsewhere",
         can_record=True,
+        ladder=Ladder(),
     )
     assert isinstance(entered, Entered), entered
     clock = SessionClock(CLOCK.monotonic_us)

@@ -27,6 +27,7 @@ from broker.domain.capability import parse_capabilities, parse_capability
 from broker.domain.errors import BrokerError, Code
 from broker.domain.grant import Grant, GrantState
 from broker.domain.ids import GrantId, SessionId
+from broker.domain.isolation import Ladder
 from broker.domain.live import Moved
 from broker.domain.people import Role, RoleAt
 from broker.domain.policy import Agreed, Narrowing, Refusal
@@ -511,6 +512,7 @@ class Deeds(RuleBasedStateMachine):
             person_id=self.plant.id_of(who),
             key_line=self.plant.keys[who],
             source=SOURCE,
+            ladder=Ladder(),
         )
 
     # --- time

@@ -28,6 +28,7 @@ from broker.clock import SystemClock
 from broker.domain.capability import EXEC, SHELL, Capability
 from broker.domain.grant import Grant
 from broker.domain.inventory import AssetAuth, AssetClass, AssetState, Protocol, Site
+from broker.domain.isolation import Ladder
 from broker.domain.people import Role, RoleAt
 from broker.domain.policy import Narrowing
 from broker.domain.request import AccessRequest, Asked
@@ -323,6 +324,7 @@ class Plant:
                     request_id=request.id,
                     narrowing=Narrowing(),
                     door="test",
+                    ladder=Ladder(),
                 )
         assert isinstance(made, Grant), made
         return made

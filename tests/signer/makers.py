@@ -67,7 +67,9 @@ class Deployment:
             tx, person_id=self.engineer.id, asked=asked, lapses_after=24 * HOUR, longest=14 * 24 * HOUR, door="ssh"
         )
         assert isinstance(request, AccessRequest), request
-        made = desk.approve(tx, owner_id=self.owner.id, request_id=request.id, narrowing=Narrowing(), door="web")
+        made = desk.approve(
+            tx, owner_id=self.owner.id, request_id=request.id, narrowing=Narrowing(), door="web", ladder=Ladder()
+        )
         assert isinstance(made, Grant), made
         return made
 
@@ -88,6 +90,7 @@ class Deployment:
             kind=ChannelKind.SHELL,
             node="here",
             can_record=True,
+            ladder=Ladder(),
         )
         assert isinstance(entered, Entered), entered
         return entered

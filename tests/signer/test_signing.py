@@ -19,6 +19,7 @@ from broker import desk, gate
 from broker.domain.errors import BrokerError, Code
 from broker.domain.grant import Grant
 from broker.domain.ids import GrantId, SessionId
+from broker.domain.isolation import Ladder
 from broker.domain.session import EndReason
 from broker.domain.window import Interval
 from broker.openssh import parse_certificate_line, parse_public_key
@@ -41,6 +42,7 @@ def ask_gate(place: Deployment, tx: Tx, grant: Grant, *, source: str = SOURCE, k
         person_id=place.engineer.id,
         key_line=place.key_line if key is None else key,
         source=source,
+        ladder=Ladder(),
     )
 
 
@@ -83,7 +85,7 @@ def test_an_asset_certificate_is_one_account_and_two_minutes(place: Deployment, 
     with place.db.begin() as tx:
         ready(place, tx)
         entered = place.enter(tx)
-        order = order_asset(tx, place.settings, session_id=entered.session_id, key_line=key)
+        order = order_asset(tx, place.settings, session_id=entered.session_id, key_line=key, ladder=Ladder())
     found = parse_certificate_line(sign(load_ca_key(place.home, "asset"), order))
     assert found.principals == ("service",)
     assert (found.valid_after, found.valid_before) == (NOON - timedelta(seconds=30), NOON + timedelta(seconds=120))
@@ -95,7 +97,7 @@ def test_an_asset_certificate_carries_the_bastions_address_when_it_is_set(place:
     with place.db.begin() as tx:
         ready(place, tx)
         chosen = Settings(bastion_address="2001:db8::9")
-        order = order_asset(tx, chosen, session_id=place.enter(tx).session_id, key_line=fresh_key())
+        order = order_asset(tx, chosen, session_id=place.enter(tx).session_id, key_line=fresh_key(), ladder=Ladder())
     found = parse_certificate_line(sign(load_ca_key(place.home, "asset"), order))
     assert dict(found.critical_options) == {"source-address": "2001:db8::9/128"}
 
@@ -145,7 +147,13 @@ def test_a_site_may_turn_the_address_off_and_nothing_else_can(place: Deployment)
         grant = ready(place, tx)
         off = Settings(certificate_source_address=False)
         order = order_gate(
-            tx, off, grant_id=grant.id, person_id=place.engineer.id, key_line=place.key_line, source="local"
+            tx,
+            off,
+            grant_id=grant.id,
+            person_id=place.engineer.id,
+            key_line=place.key_line,
+            source="local",
+            ladder=Ladder(),
         )
         assert order.source_address is None
         with pytest.raises(BrokerError, match="is no address"):
@@ -164,6 +172,7 @@ def _another_persons_grant(place: Deployment, tx: Tx) -> object:
         person_id=place.stranger.id,
         key_line=place.stranger_key,
         source=SOURCE,
+        ladder=Ladder(),
     )
 
 
@@ -181,7 +190,7 @@ def _asset_after(change: Callable[[Deployment, Tx, SessionId, Grant], object]) -
         grant = ready(place, tx)
         session_id = place.enter(tx).session_id
         change(place, tx, session_id, grant)
-        return order_asset(tx, place.settings, session_id=session_id, key_line=fresh_key())
+        return order_asset(tx, place.settings, session_id=session_id, key_line=fresh_key(), ladder=Ladder())
 
     return ask
 
@@ -195,6 +204,7 @@ WRONG: dict[str, tuple[Wrong, str]] = {
             person_id=place.engineer.id,
             key_line=place.key_line,
             source=SOURCE,
+            ladder=Ladder(),
         ),
         "no such grant",
     ),
@@ -253,7 +263,9 @@ WRONG: dict[str, tuple[Wrong, str]] = {
         "the grant is over",
     ),
     "no session": (
-        lambda place, tx: order_asset(tx, place.settings, session_id=SessionId("ses-00000000"), key_line=fresh_key()),
+        lambda place, tx: order_asset(
+            tx, place.settings, session_id=SessionId("ses-00000000"), key_line=fresh_key(), ladder=Ladder()
+        ),
         "no such session",
     ),
     "a session that has ended": (
@@ -275,14 +287,18 @@ WRONG: dict[str, tuple[Wrong, str]] = {
     "an asset leg with the engineer's own key": (
         lambda place, tx: (
             ready(place, tx),
-            order_asset(tx, place.settings, session_id=place.enter(tx).session_id, key_line=place.key_line),
+            order_asset(
+                tx, place.settings, session_id=place.enter(tx).session_id, key_line=place.key_line, ladder=Ladder()
+            ),
         ),
         "fresh ed25519 key",
     ),
     "an asset leg with an RSA key": (
         lambda place, tx: (
             ready(place, tx),
-            order_asset(tx, place.settings, session_id=place.enter(tx).session_id, key_line=_rsa_key()),
+            order_asset(
+                tx, place.settings, session_id=place.enter(tx).session_id, key_line=_rsa_key(), ladder=Ladder()
+            ),
         ),
         "fresh ed25519 key",
     ),
@@ -402,6 +418,7 @@ def test_a_certificate_lies_inside_its_grant_its_window_and_its_life_at_whatever
                     person_id=place.engineer.id,
                     key_line=place.key_line,
                     source=SOURCE,
+                    ladder=Ladder(),
                 )
             except BrokerError:
                 assert not usable
@@ -431,7 +448,7 @@ def test_an_asset_certificate_ends_before_its_session_grant_and_window(
             now = NOON + later
             chosen = Settings(asset_certificate_life_s=life_s)
             try:
-                order = order_asset(at(tx, now), chosen, session_id=session_id, key_line=fresh_key())
+                order = order_asset(at(tx, now), chosen, session_id=session_id, key_line=fresh_key(), ladder=Ladder())
             except BrokerError:
                 assert now + SECOND > grant.interval.closes
                 raise _Undo from None

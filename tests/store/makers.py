@@ -14,6 +14,7 @@ from broker.domain.capability import EXEC, SHELL, Capability
 from broker.domain.grant import Grant
 from broker.domain.ids import PersonId, SessionId, parse_login
 from broker.domain.inventory import Asset, AssetClass, AssetState, Site, Vendor
+from broker.domain.isolation import Ladder
 from broker.domain.people import Person, Role, RoleAt
 from broker.domain.policy import Agreed, Narrowing, Refusal
 from broker.domain.request import AccessRequest, Asked
@@ -94,7 +95,9 @@ class Plant:
     def approve(
         self, tx: Tx, request_id: str, owner: str = "owner", narrowing: Narrowing = AS_ASKED
     ) -> Grant | Agreed | Refusal:
-        return desk.approve(tx, owner_id=self.id_of(owner), request_id=request_id, narrowing=narrowing, door="web")
+        return desk.approve(
+            tx, owner_id=self.id_of(owner), request_id=request_id, narrowing=narrowing, door="web", ladder=Ladder()
+        )
 
     def grant(self, tx: Tx, handle: str = "engineer.one", **asked: Any) -> Grant:
         """Ask and approve, as people do."""
@@ -134,6 +137,7 @@ class Plant:
             node="here",
             can_record=True,
             limits=limits,
+            ladder=Ladder(),
         )
 
     def entered(self, tx: Tx, handle: str = "engineer.one", login: str = "bms-01.north", **more: Any) -> Entered:

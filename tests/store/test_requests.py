@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from broker import desk
 from broker.domain.errors import BrokerError
 from broker.domain.grant import Grant
+from broker.domain.isolation import Ladder
 from broker.domain.policy import Agreed, Narrowing, Refusal, ReviewReason
 from broker.domain.request import TRANSITIONS, AccessRequest, ShownState, State, Step
 from broker.store import grants, ledger, requests, schema
@@ -176,7 +177,9 @@ def test_a_step_is_taken_once_from_the_version_that_was_read(store: Store, plant
 def test_a_page_that_was_read_before_a_change_decides_nothing(store: Store, plant: Plant) -> None:
     with store.db.begin() as tx:
         request = plant.submit(tx)
-        answer = desk.approve(tx, owner_id=plant.id_of("owner"), request_id=request.id, version=7, door="web")
+        answer = desk.approve(
+            tx, owner_id=plant.id_of("owner"), request_id=request.id, version=7, door="web", ladder=Ladder()
+        )
         assert reason_of(answer) is ReviewReason.CHANGED
         assert ledger.show(tx, last=1)[0].body["reason"] == ReviewReason.CHANGED.value
         assert requests.require(tx, request.id) == request

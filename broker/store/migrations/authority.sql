@@ -40,14 +40,6 @@ CREATE TABLE suspension (
     CONSTRAINT ck_suspension_scope CHECK (scope IN ('grant', 'engineer', 'vendor', 'asset', 'window', 'site'))
 );
 CREATE INDEX ix_suspension_subject ON suspension (subject, lifted_at);
-CREATE TABLE asset_class_rule (
-    site_id TEXT NOT NULL,
-    asset_class TEXT NOT NULL,
-    lock_idle_s INTEGER,
-    CONSTRAINT pk_asset_class_rule PRIMARY KEY (site_id, asset_class),
-    CONSTRAINT fk_asset_class_rule_site_id FOREIGN KEY(site_id) REFERENCES site (id),
-    CONSTRAINT ck_asset_class_rule_asset_class CHECK (asset_class IN ('routine', 'hazard'))
-);
 CREATE TABLE source_penalty (
     source TEXT NOT NULL,
     score INTEGER NOT NULL,
